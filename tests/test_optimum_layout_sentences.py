@@ -58,12 +58,21 @@ def test_the_graph_is_the_transformer_alone(target: str, run: Any, include: bool
         np.testing.assert_allclose(again.encode(_TEXTS), fast.encode(_TEXTS), rtol=1e-3, atol=1e-5)
 
 
-def test_modules_with_weights_have_no_form_there(tmp_path: Path) -> None:
+def test_modules_with_weights_lie_behind_the_graph(tmp_path: Path) -> None:
     stated, weights = dense(32, 8)
-    directory = write_directory(tmp_path / "m", pooling("mean"), ("Dense", stated, weights))
+    directory = write_directory(tmp_path / "m", pooling("mean"), ("Dense", stated, weights), NORMALIZE)
+    fast = accelerate(directory, target="openvino", budget=0, cache_dir=tmp_path / "cache")
+    fast.save_pretrained(tmp_path / "out", layout="optimum")
+    assert set(_run_ir(tmp_path / "out")) == {"last_hidden_state"}
+    np.testing.assert_allclose(load(tmp_path / "out").encode(_TEXTS), fast.encode(_TEXTS), rtol=1e-3, atol=1e-5)
+
+
+def test_modules_that_change_the_vectors_of_tokens_have_no_form_there(tmp_path: Path) -> None:
+    stated, weights = dense(32, 8, module_input_name="token_embeddings")
+    directory = write_directory(tmp_path / "m", ("Dense", stated, weights), pooling("mean"))
     fast = accelerate(directory, target="ort", budget=0, cache_dir=tmp_path / "cache")
     with pytest.raises(
-        UnavailableError, match=r"no form for it: the weights of its module Dense are not in.*\n.*without layout="
+        UnavailableError, match=r"no form for it: a module changes the vectors of tokens.*\n.*without layout="
     ):
         fast.save_pretrained(tmp_path / "out", layout="optimum")
     assert not (tmp_path / "out").exists()

@@ -47,6 +47,7 @@ def eager(kind: str) -> Decoder:
         {"bad_words_ids": "seen"}, {"max_length": 15}, {"max_length": 30, "max_new_tokens": 4}, {},
         {"min_length": 15, "eos_token_id": "seen"}, {"min_new_tokens": 6, "eos_token_id": "seen"},
         {"max_length": 18, "min_length": 18, "eos_token_id": "seen", "forced_eos_token_id": 3},
+        {"min_length": 30, "min_new_tokens": 2, "eos_token_id": "seen"},
     ],
     ids=str,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,3 +70,17 @@ def test_a_mask_of_another_length_is_named(length: int, fast: AcceleratedModel) 
         fast.generate(_IDS, attention_mask=[[1] * length] * 2, max_new_tokens=2)
     with pytest.raises(InputError, match=rf"attention_mask is \[2, {length}\]"):
         fast.generate(_IDS.numpy(), attention_mask=np.ones((2, length), np.int64), max_new_tokens=2)
+
+
+def test_arrays_without_a_mask_and_a_number_are_read_as_transformers_reads_them(fast: AcceleratedModel) -> None:
+    """Padding is left out, and a text of the usual length ends with the positions."""
+    want = decoder("gpt2").generate(_IDS, max_new_tokens=6, do_sample=False)
+    assert np.array_equal(fast.generate(_IDS.numpy(), max_new_tokens=6), want)
+    alone = decoder("gpt2").generate(_IDS[1:, 2:], max_new_tokens=6, do_sample=False)
+    assert want[1, 4:].tolist() == alone[0, 2:].tolist()
+    long = _IDS[:1].repeat(1, 63)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the default length
+        want = decoder("gpt2").generate(long, do_sample=False, eos_token_id=98)
+    found = fast.generate(long.numpy(), eos_token_id=98)
+    assert np.array_equal(found, want) and found.shape == (1, 256)

@@ -23,7 +23,7 @@ from transformers import (
 
 from optimum_core.errors import InputError, OptionError
 from optimum_core.generation.decoder_session import counted
-from optimum_core.generation.sampling import chooser, drawn, penalized, shaped, softmax
+from optimum_core.generation.sampling import allowed, chooser, drawn, penalized, shaped, softmax
 from optimum_core.generation.settings import HONOURED, Settings, read_settings
 from optimum_core.generation.unsupported import INERT, NEUTRAL, RESULT
 
@@ -117,7 +117,9 @@ def test_a_greatest_length_counts_the_prompt(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"max_length": 12, "min_length": 8, "min_new_tokens": 2}')
     found = read_settings(tmp_path, {})
     assert [found.for_prompt(length).max_new_tokens for length in (1, 11)] == [11, 1]
-    assert [found.for_prompt(length).min_new_tokens for length in (1, 11)] == [7, 2]
+    assert [found.for_prompt(length).min_new_tokens for length in (1, 11)] == [2, 2]  # it goes before, as there
+    least = Settings(min_length=8)
+    assert [least.for_prompt(length).min_new_tokens for length in (1, 11)] == [7, 0]
     with pytest.raises(InputError, match="prompt has 12 tokens, and max_length is 12"):
         found.for_prompt(12)
     assert read_settings(tmp_path, {"max_new_tokens": 5}).for_prompt(40).max_new_tokens == 5
@@ -168,3 +170,34 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
 
 def test_positions_are_counted_by_the_mask() -> None:
     assert counted(np.array([[0, 0, 1, 1], [1, 1, 1, 1]]), 3).tolist() == [[0, 0, 1], [1, 2, 3]]
+
+
+def test_a_prompt_without_a_mask_has_that_of_its_padding_as_in_transformers(tmp_path: Path) -> None:
+    ids = np.array([[0, 0, 7, 8], [5, 6, 7, 8]])
+    for stated, is_seen in (({"pad_token_id": 0, "eos_token_id": 2}, True), ({"pad_token_id": 0}, True),
+                            ({"pad_token_id": 2, "eos_token_id": [2, 0]}, False), ({"eos_token_id": 0}, False),
+                            ({"pad_token_id": 0, "eos_token_id": [3, 0]}, False), ({}, False)):  # fmt: skip
+        (tmp_path / "generation_config.json").write_text(json.dumps(stated))
+        mask = read_settings(tmp_path, {}).mask_of(ids)
+        assert (None if mask is None else mask.tolist()) == ([[0, 0, 1, 1], [1, 1, 1, 1]] if is_seen else None)
+    assert Settings(padding=0).mask_of(ids.astype(float)) is None  # a picture or a sound
+
+
+def test_shapes_of_draws_that_greedy_decoding_does_not_go_by_may_be_anything(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"temperature": 0.0, "top_p": 0.0, "do_sample": False}))
+    assert not read_settings(tmp_path, {}).do_sample
+    with pytest.raises(OptionError, match="temperature"):
+        read_settings(tmp_path, {"do_sample": True})
+
+
+def test_what_is_forced_cannot_be_suppressed(tmp_path: Path) -> None:
+    """transformers refuses it too."""
+    with pytest.raises(OptionError, match="forced"):
+        read_settings(tmp_path, {"forced_eos_token_id": 7, "suppress_tokens": [7, 8]})
+    assert read_settings(tmp_path, {"forced_eos_token_id": [7, 9], "suppress_tokens": [7, 8]}).forced_eos == (7, 9)
+
+
+def test_ids_that_are_no_token_forbid_none() -> None:
+    scores = np.zeros((1, 4), np.float32)
+    found = allowed(scores, Settings(eos=(-1,), suppress_tokens=(-1, 2, 9), min_new_tokens=3), 1, 5, np.zeros((1, 5)))
+    assert np.isinf(found).tolist() == [[False, False, True, False]]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from letters import write_letters
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.generation.scores import Scoring
 from optimum_core.generation.settings import Settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
 from optimum_core.plugins import manager
@@ -74,13 +72,68 @@ def test_a_template_that_fails_on_a_chat_says_so(folder: Path) -> None:
         codec.render([{"role": "user", "content": [{"type": "text", "text": "hi"}]}])
 
 
-def test_the_template_is_rendered_as_transformers_does(folder: Path) -> None:
+_SAYS = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+_CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "chat"),
+    [
+        (_SAYS + "{% if add_generation_prompt %}[you]{% endif %}", _CHAT),
+        ("{% if tools is not none %}{{ tools | tojson }}{% endif %}{{ documents }}" + _SAYS, _CHAT),
+        ("{% for m in messages %}{% if 'tool_calls' in m %}calls{% endif %}{{ m.content }}{% endfor %}",
+         [{"role": "user", "content": "a", "tool_calls": None}, {"role": "assistant", "content": None}]),
+        ("{% for m in messages %}{% set a = 1 %}{% generation %}{% set a = 2 %}{{ m.content }}{% endgeneration %}"
+         "{{ a }}{% endfor %}", _CHAT),
+        ("{{ messages | tojson(separators=(',', ':'), sort_keys=true, ensure_ascii=true) }}",
+         [{"role": "user", "content": "<é>'"}]),
+        ("{% for m in messages %}{{ m.reasoning_content }} {{ m.thinking }}{{ m.content }}{% endfor %}",
+         [{"role": "assistant", "content": "a", "reasoning": "b"}, {"role": "assistant", "thinking": "c"}]),
+        ("{% for m in messages %}{% break %}{% endfor %}{{ image_token }}{{ pad_token }}", _CHAT),
+    ],
+)  # fmt: skip
+def test_a_template_is_rendered_as_transformers_does(template: str, chat: list[Any], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    write_letters(tmp_path, template, extra_special_tokens={"image_token": "</s>"}, add_bos_token=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    codec = read_codec(tmp_path, "model")
     want = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert read_codec(folder, "model").render(chat) == want
+    assert want and codec.render(chat) == want
+    assert codec.ids_of(chat) == tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+
+
+def test_older_tokenizers_name_their_special_tokens_in_a_file_of_their_own(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    write_letters(tmp_path, _SAYS, bos_token=None)
+    assert read_codec(tmp_path, "model").render(_CHAT[1:]) == "[user]What?"
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}}')
+    want = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(_CHAT[1:], tokenize=False)
+    assert read_codec(tmp_path, "model").render(_CHAT[1:]) == want == "<s>[user]What?"
+
+
+def test_of_several_templates_the_one_for_plain_chats_is_taken(tmp_path: Path) -> None:
+    named: Any = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": _SAYS}]
+    write_letters(tmp_path, named)
+    assert read_codec(tmp_path, "model").render(_CHAT[1:]) == "<s>[user]What?"
+    write_letters(tmp_path, named[:1])
+    assert read_codec(tmp_path, "model").template is None
+
+
+def test_a_chat_of_no_message_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="no message"):
+        read_codec(folder, "model").render([])
+
+
+def test_special_tokens_in_a_text_are_other_text_where_the_tokenizer_says_so(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for splits in (True, False):
+        write_letters(tmp_path, _SAYS, split_special_tokens=splits)
+        want = AutoTokenizer.from_pretrained(tmp_path)("a</s>b")["input_ids"]
+        assert read_codec(tmp_path, "model").ids_of("a</s>b") == want
+        assert len(want) == (6 if splits else 3)
 
 
 def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
@@ -99,14 +152,6 @@ def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
     first, second = pieces[-1]
     assert isinstance(first, LastPiece) and first.is_complete
     assert isinstance(second, LastPiece) and not second.is_complete
-
-
-def test_the_padding_of_a_row_that_has_ended_may_be_no_token(folder: Path) -> None:
-    scoring = Scoring(read_codec(folder, "model").tokenizer, 1)
-    scoring.note(np.log([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]), np.array([1, 7]))
-    piece = scoring.scored(0, "b")
-    assert (piece.scored.token, piece.likeliest[0].token) == (1, 0)
-    assert (piece.scored.logprob, piece.likeliest[0].logprob) == pytest.approx((np.log(0.25), np.log(0.5)))
 
 
 def test_the_last_piece_says_whether_the_text_was_ended_or_cut(folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import SessionError
+from optimum_core.errors import SessionError, SourceError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
@@ -41,6 +41,19 @@ def _cases(function: Function, x: torch.Tensor) -> tuple[Any, tuple[ReferenceCas
 
 def _names(function: Function, x: torch.Tensor) -> list[str]:
     return [case.name for case in _cases(function, x)[1] if case.large and case.name not in (HALVES, ALL_VALUES)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x * 2, bool((x > 100).any())),
+        lambda x: (x * 2, x[:, :1] if (x > 100).any() else None),
+        lambda x: {"y": x * 2, **({"far": x} if (x.abs() > 100).any() else {})},
+    ],
+)
+def test_what_depends_on_values_that_samples_do_not_have_is_refused(function: Function) -> None:
+    with pytest.raises(SourceError, match="what it returns depends on the call"):
+        _cases(function, torch.linspace(-1, 1, 12).reshape(3, 4))
 
 
 def _compared(function: Function, export: Function, x: torch.Tensor, precision: str = "fp32") -> Fidelity:

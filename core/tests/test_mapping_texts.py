@@ -148,3 +148,14 @@ def test_saved_and_loaded_it_still_reads_texts(fast: AcceleratedModel, tmp_path:
     fast.save_pretrained(tmp_path / "out")
     with load(tmp_path / "out") as loaded:
         np.testing.assert_allclose(loaded.map(TEXTS).logits, fast.map(TEXTS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_and_pairs_in_one_call_are_what_each_is_alone(fast: AcceleratedModel, tokenizer_file: Path) -> None:
+    """The first is a pair: a tokenizer would take the texts behind it for pairs of their first two characters."""
+    from transformers import AutoTokenizer
+
+    given = [("w4 w5 w6 w7", "w8"), "w9 w10", ["w11", "w12"], "w13"]
+    for tokenizer in (None, AutoTokenizer.from_pretrained(tokenizer_file)):
+        together = fast.tokenize(given, tokenizer=tokenizer)
+        for item, text in zip(together, given, strict=True):
+            assert dict(item) == dict(fast.tokenize([text], tokenizer=tokenizer)[0])

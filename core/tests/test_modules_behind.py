@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from optimum_core import accelerate, load
-from optimum_core.errors import SourceError
+from optimum_core.errors import ArtifactError, SourceError
 from optimum_core.models.sources.sentences.activations import FUNCTIONS
 from optimum_core.models.sources.sentences.behind import read_behind
 from optimum_core.models.sources.sentences.heads import Features, read_head
+from optimum_core.runtime.accepting import accept
 from optimum_core.runtime.pooled import applied
 from sentence_directories import NORMALIZE, Module, dense, pooling, write_directory
 
@@ -147,8 +149,6 @@ def test_other_weights_are_another_model(graph: Path, tmp_path: Path) -> None:
     _convert(theirs, graph)
     first = accelerate(theirs, target="ort", budget=0, cache_dir=tmp_path / "cache").encode(_TEXTS)
     _, weights = dense(32, 8)
-    from safetensors.torch import save_file
-
     save_file({name: -tensor for name, tensor in weights.items()}, theirs / "2_Dense" / "model.safetensors")
     second = accelerate(theirs, target="ort", budget=0, cache_dir=tmp_path / "cache").encode(_TEXTS)
     np.testing.assert_allclose(second, -first, rtol=1e-4, atol=1e-6)  # tanh is odd
@@ -186,3 +186,13 @@ def test_vectors_are_those_of_sentence_transformers(chain: str, graph: Path, tmp
     _convert(whole, graph)
     fast = accelerate(whole, target="ort", budget=0, cache_dir=tmp_path / "cache")
     np.testing.assert_allclose(fast.encode(_TEXTS), want, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_that_the_graph_has_built_in_are_not_accepted_otherwise(tmp_path: Path) -> None:
+    whole = write_directory(tmp_path / "whole", pooling("mean"), _dense(32, 8))
+    accelerate(whole, target="ort", budget=0, cache_dir=tmp_path / "cache").save_pretrained(tmp_path / "out")
+    save_file({name: -tensor for name, tensor in dense(32, 8)[1].items()}, tmp_path / "out/2_Dense/model.safetensors")
+    with pytest.raises(ArtifactError, match=r"2_Dense/model\.safetensors"):
+        load(tmp_path / "out").encode(_TEXTS)
+    with pytest.raises(ArtifactError, match="built into the graph"):
+        accept(tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,21 @@ def test_the_merge_is_kept_without_the_language_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(made["logits"], wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+def test_the_cache_of_another_model_is_refused() -> None:
+    """Its original and its decoder would answer in this one's place."""
+    module = picture_model("gemma3")
+    hosts = []
+    for _ in range(2):
+        merge, decoder = merge_of(module, known_of("gemma3"))
+        behind = merge.before(decoder)
+        hosts.append(partial(merge.host, behind, "fast", None, lambda: module.generation_config))
+    cache = hosts[0]()(**picture_inputs("gemma3")).past_key_values
+    token = {"input_ids": torch.tensor([[5]]), "past_key_values": cache}
+    with pytest.raises(InputError, match="cache of another model"):
+        hosts[1](cache)(**token)
+    assert hosts[0](cache)(**token).logits.shape[1] == 1
+
+
 # The accelerated model.
 
 
@@ -192,6 +208,16 @@ def test_a_cache_of_another_kind_is_refused(fast: Any) -> None:
 
     with pytest.raises(InputError, match="past_key_values is a DynamicCache"):
         fast(**picture_inputs("qwen2_vl"), past_key_values=DynamicCache())
+
+
+def test_a_cache_handed_in_stays_after_a_call_without_one(fast: Any) -> None:
+    inputs, token = picture_inputs("qwen2_vl"), {"input_ids": torch.tensor([[5]])}
+    cache, other = (fast(**inputs).past_key_values for _ in range(2))
+    fast(**token, past_key_values=cache, use_cache=False)
+    fast(**token, past_key_values=other)
+    assert cache.get_seq_length() == other.get_seq_length() == inputs["input_ids"].shape[1] + 1
+    again = [fast(**token, past_key_values=one).logits for one in (cache, other)]
+    torch.testing.assert_close(again[0], again[1])
 
 
 def test_an_eager_one_is_saved_and_loaded(fast: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 def _verified(answer: Callable[[Arrays], Arrays], *, written: frozenset[str] = frozenset()) -> Fidelity:
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    outputs = {"y": x + 1, "count": np.arange(3)}
+    outputs: Arrays = {"y": x + 1, "count": np.arange(3)}
     specs = tuple(TensorSpec(name=name, dtype=str(y.dtype), shape=y.shape) for name, y in outputs.items())
     case = ReferenceCase(name="case", inputs={"x": x}, outputs=outputs, varied=frozenset(), written=written)
     return verify(answer, (case,), specs, precision="fp32")

@@ -79,3 +79,14 @@ def test_a_model_is_written_in_their_layout(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "README.md").is_file()
     with pytest.raises(OptionError, match=r"'gguf' is no layout.*\n.*optimum"):
         fast.save_pretrained(tmp_path / "other", layout="gguf")
+
+
+def test_a_graph_of_another_name_is_found_in_the_folder_of_sentence_transformers(tmp_path: Path) -> None:
+    """Its quantized graphs are named after the method: one alone is the model, and two are none."""
+    place = tmp_path / "openvino"
+    place.mkdir()
+    graph = place / "openvino_model_qint8_quantized.xml"
+    graph.write_text('<?xml version="1.0"?>\n<net name="m" version="11">', encoding="utf-8")
+    assert FOREIGN.find(tmp_path) == (graph, graph.with_suffix(".bin"))
+    (place / "other.xml").write_bytes(graph.read_bytes())
+    assert FOREIGN.find(tmp_path) == ()

@@ -182,9 +182,10 @@ def sampling_of(settings: Settings, length: int) -> Sampling | None:
     Not equal are: draws with a seed, which come from another generator; `min_p`, which is applied in another order; and
     all that forbids or forces tokens.
     """
-    if settings.max_length is not None and settings.max_length <= length:
+    try:
+        settings = settings.for_prompt(length)
+    except InputError:  # there is no room behind the prompt
         return None
-    settings = settings.for_prompt(length)
     never = (settings.bad_words_ids, settings.suppress_tokens, settings.begin_suppress_tokens, settings.forced_eos)
     others = (settings.no_repeat_ngram_size, settings.min_new_tokens, *never)
     if any(others) or settings.forced_bos is not None:

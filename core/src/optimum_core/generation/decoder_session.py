@@ -174,7 +174,8 @@ class Generation:
             keep: the new positions to return logits of, from 0.
 
         Raises:
-            InputError: there is no new token, the mask is not of all positions, or they are too many.
+            InputError: there is no new token, the rows are not those of the state, the mask is not of all positions, or
+                they are too many.
         """
         return self.step(ids, mask, positions, keep)
 
@@ -197,6 +198,9 @@ class Generation:
             new_inputs = new_inputs.astype(np.int64, copy=False)
         if not new_inputs.size:
             raise InputError(self._who, f"{main} is {list(new_inputs.shape)}: there is no token", "pass at least one")
+        if len(new_inputs) != self.rows:
+            why = f"{len(new_inputs)} rows came, and the state has {self.rows}"
+            raise InputError(self._who, why, "pass as many rows, or begin anew")
         whole = self._whole_mask(mask, new)
         if new > 1 and self._decoder.one_by_one:
             return self._stepped(new_inputs, whole, positions, keep)

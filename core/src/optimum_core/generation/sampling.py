@@ -58,6 +58,7 @@ def allowed(scores: Array, settings: Settings, number: int, length: int, ids: Ar
     never = [*settings.suppress_tokens, *(settings.begin_suppress_tokens if number == first else ())]
     if number <= (settings.min_new_tokens or 0):
         never += settings.eos
+    never = [token for token in never if 0 <= token < scores.shape[1]]  # -1 stands for no token
     barred = list(_barred(ids, settings))
     if never or barred:
         scores = scores.copy()

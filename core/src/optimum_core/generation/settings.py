@@ -31,7 +31,8 @@ class Settings:
         max_new_tokens: the greatest number of tokens to add.
         max_length: the greatest number of tokens, the prompt's included, where `read_settings` found no
             `max_new_tokens`; `for_prompt` makes that of it.
-        min_length, min_new_tokens: the least number of tokens, with those of the prompt and without.
+        min_length, min_new_tokens: the least number of tokens, with those of the prompt and without; the second goes
+            before where both are stated.
         do_sample: draw each token by its probability; False: take the likeliest.
         temperature, top_k, top_p, min_p: shape the probabilities before a draw; None, or 0 for top_k: not at all.
         repetition_penalty: over 1, tokens that have occurred become less likely, with and without a draw.
@@ -39,6 +40,8 @@ class Settings:
         bad_words_ids: sequences of tokens that never come.
         eos: ids that end a row.
         pad: the id that fills ended rows.
+        padding: the id that is padding in a prompt that comes without a mask; None: none is.
+        positions: those that the model was made for, where neither the call nor the model states a number of tokens.
         start: the first token of a decoder behind an encoder; None: the model has none.
         forced_bos, forced_eos: the first new token, behind an encoder, and the last one; None: free.
         suppress_tokens, begin_suppress_tokens: tokens that never come, and never come first.
@@ -61,6 +64,8 @@ class Settings:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     eos: tuple[int, ...] = ()
     pad: int = 0
+    padding: int | None = None
+    positions: int | None = None
     start: int | None = None
     forced_bos: int | None = None
     forced_eos: tuple[int, ...] = ()
@@ -76,21 +81,41 @@ class Settings:
         Raises:
             InputError: the prompt leaves no room for a token.
         """
-        least = max(self.min_new_tokens or 0, self.min_length - length)
-        if self.max_length is None:
+        least = max(0, self.min_length - length) if self.min_new_tokens is None else self.min_new_tokens
+        longest = self.max_length
+        if self.positions is not None:
+            longest = min(self.positions, length + self.max_new_tokens)
+        if longest is None:
             return replace(self, min_new_tokens=least)
-        if length >= self.max_length:
-            why = f"the prompt has {length} tokens, and max_length is {self.max_length}"
+        if length >= longest:
+            what = "the model was made for" if self.max_length is None else "max_length is"
+            why = f"the prompt has {length} tokens, and {what} {longest}"
             raise InputError("generate", why, "pass max_new_tokens=, or a greater max_length")
-        return replace(self, max_new_tokens=self.max_length - length, max_length=None, min_new_tokens=least)
+        new = longest - length
+        return replace(self, max_new_tokens=new, max_length=None, positions=None, min_new_tokens=least)
+
+    def mask_of(self, ids: Array) -> Array | None:
+        """Return the mask of a prompt that came without one, int64, as transformers takes it from the padding.
+
+        >>> Settings(padding=0).mask_of(np.array([[0, 5, 7]]))
+        array([[0, 1, 1]])
+        """
+        if self.padding is None or ids.ndim != 2 or ids.dtype.kind not in "iu" or not (ids == self.padding).any():
+            return None
+        mask: Array = (ids != self.padding).astype(np.int64)
+        return mask
 
 
 _IDS = frozenset(
     {"eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
 )
-_OWN = frozenset({"eos", "pad", "start", "forced_bos", "forced_eos", "begins_with_task", "is_asked"})
+_OWN = frozenset(
+    {"eos", "pad", "padding", "positions", "start", "forced_bos", "forced_eos", "begins_with_task", "is_asked"}
+)
 _NAMES = frozenset(field.name for field in fields(Settings)) - _OWN | _IDS
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
+#: Names in `config.json` for the number of positions that a model was made for.
+_POSITIONS = ("n_positions", "max_position_embeddings")
 #: The names in `generation_config.json` that the loop goes by.
 HONOURED = _NAMES - {"seed"} | {"bos_token_id"}
 _KEPT = HONOURED | _OWN | {"seed"}
@@ -122,6 +147,8 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
     values["is_asked"] = not {"max_new_tokens", "max_length"}.isdisjoint(stated)
     if "max_new_tokens" in values:  # it goes before, wherever both are stated
         values.pop("max_length", None)
+    if not {"max_new_tokens", "max_length"}.isdisjoint(values):
+        values.pop("positions", None)
     names = ("eos", "pad", "decoder_start", "forced_bos", "forced_eos", "bos")
     ends, pads, starts, first, last, begins = (_as_ids(values.pop(f"{name}_token_id", None)) for name in names)
     for name in ("suppress_tokens", "begin_suppress_tokens"):
@@ -131,6 +158,7 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
         Settings(
             eos=ends,
             pad=(*pads, *ends, 0)[0],
+            padding=next((pad for pad in pads[:1] if pad not in ends), None),
             start=next(iter((*starts, *begins)), None),
             forced_bos=next(iter(first), None),
             forced_eos=last,
@@ -160,8 +188,11 @@ def _of_model(directory: Path) -> dict[str, Any]:
             tree = json.loads(file.read_text(encoding="utf-8"))
             if tree.get("model_type") == "blip":
                 return _of_blip(tree.get("text_config") or {})
-            wanted = {*HONOURED, *NEUTRAL} if name.startswith("generation") else {"bos_token_id", *_IDS}
+            of_tokens = name.startswith("generation")
+            wanted = {*HONOURED, *NEUTRAL} if of_tokens else {"bos_token_id", *_IDS}
             found.update({key: tree[key] for key in wanted if tree.get(key) is not None})
+            if not of_tokens:
+                found["positions"] = next((tree[key] for key in _POSITIONS if isinstance(tree.get(key), int)), None)
             found |= {"begins_with_task": True} if "no_timestamps_token_id" in tree else {}
     return found
 
@@ -208,23 +239,30 @@ def _as_ids(value: Any) -> tuple[int, ...]:
 
 
 def _check(settings: Settings) -> None:
-    rules = (
+    forced = ({settings.forced_bos} - {None}, set(settings.forced_eos))
+    rules = [
         ("max_new_tokens", settings.max_new_tokens >= 1, "1 or more"),
         ("max_length", settings.max_length is None or settings.max_length >= 1, "1 or more"),
         ("min_length", settings.min_length >= 0, "0 or more"),
         ("min_new_tokens", (settings.min_new_tokens or 0) >= 0, "0 or more"),
         ("no_repeat_ngram_size", (settings.no_repeat_ngram_size or 0) >= 0, "0 or more"),
         ("bad_words_ids", all(settings.bad_words_ids), "sequences of one or more ids"),
+        ("suppress_tokens", not any(ids and ids <= {*settings.suppress_tokens} for ids in forced), "no forced token"),
+        ("repetition_penalty", _is_penalty(settings.repetition_penalty), "0.001 to 1000"),
+        ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
+    ]
+    for name, holds, range_ in [*rules, *(_rules_of_draws(settings) if settings.do_sample else ())]:
+        if not holds:
+            raise OptionError(name, f"{getattr(settings, name)!r} makes no sense", f"pass {range_}")
+
+
+def _rules_of_draws(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
+    return (
         ("temperature", settings.temperature is None or settings.temperature > 0, "more than 0"),
         ("top_k", settings.top_k is None or settings.top_k >= 0, "0 or more"),
         ("top_p", settings.top_p is None or 0 < settings.top_p <= 1, "more than 0 and at most 1"),
         ("min_p", settings.min_p is None or 0 <= settings.min_p <= 1, "0 to 1"),
-        ("repetition_penalty", _is_penalty(settings.repetition_penalty), "0.001 to 1000"),
-        ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
     )
-    for name, holds, range_ in rules:
-        if not holds:
-            raise OptionError(name, f"{getattr(settings, name)!r} makes no sense", f"pass {range_}")
 
 
 def _is_penalty(value: float | None) -> bool:

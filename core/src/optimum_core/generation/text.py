@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.chats import TEMPLATE_ERRORS, Chat, read_template, rendered, splits_special_tokens
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
@@ -22,13 +21,12 @@ from optimum_core.packages import present
 from optimum_core.types import LastPiece, TokenIds
 
 Array = np.ndarray[Any, Any]
-Chat = Sequence[Mapping[str, Any]]
 #: A text, a chat, or ids.
 Prompt = str | Chat | TokenIds
 Drives = Decoder | EncoderDecoder
 #: A decoder, its first tokens [rows, length], and their mask; None: all are tokens.
 Begun = tuple[Decoder, Array, Array | None]
-_TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_TOKENIZER = "tokenizer.json"
 _INCOMPLETE = "\ufffd"  # a character whose bytes have not all come yet
 
 
@@ -86,13 +84,11 @@ class TextCodec:
             raise UnavailableError(self.who, "nothing here renders its chat template", "pip install jinja2")
         from jinja2.exceptions import TemplateError
 
+        if not chat:
+            raise InputError(self.who, "the chat has no message", "pass at least one")
         try:
-            text: str = (
-                _environment()
-                .from_string(self.template)
-                .render(messages=list(chat), add_generation_prompt=True, **self.specials)
-            )
-        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:  # a template is a program
+            text = rendered(self.template, chat, self.specials)
+        except (TemplateError, *TEMPLATE_ERRORS) as error:
             why = f"its chat template refuses the messages: {error}"
             raise InputError(self.who, why, 'check roles, and that every "content" is a text') from error
         return text
@@ -115,25 +111,6 @@ def check_characters(text: str) -> None:
         raise InputError(f"text {text!r:.60}", why, remedy)
 
 
-def _environment() -> Any:
-    """Return the environment in which transformers renders templates, with the functions that they use."""
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def as_json(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    made.filters["tojson"] = as_json
-    made.globals["raise_exception"] = refuse
-    made.globals["strftime_now"] = lambda shape: datetime.now().strftime(shape)
-    return made
-
-
 def plain_tokenizer(directory: Path, who: str) -> Any:
     """Return the `tokenizers.Tokenizer` beside a model, which neither cuts nor pads.
 
@@ -149,6 +126,7 @@ def plain_tokenizer(directory: Path, who: str) -> Any:
     tokenizer = Tokenizer.from_file(str(directory / _TOKENIZER))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = splits_special_tokens(directory)
     lower(tokenizer, EmbeddingSettings.read(directory))
     return tokenizer
 
@@ -169,21 +147,8 @@ def read_codec(directory: Path, who: str) -> TextCodec:
         UnavailableError: there is none, or the package `tokenizers` is not installed.
     """
     tokenizer = plain_tokenizer(directory, who)
-    stated = _read_json(directory / _CONFIG)
-    specials = {name: _content(value) for name, value in stated.items() if name.endswith("_token") and value}
-    file = directory / _TEMPLATE
-    template = file.read_text(encoding="utf-8") if file.is_file() else stated.get("chat_template")
-    return TextCodec(
-        who=who, tokenizer=tokenizer, template=template if isinstance(template, str) else None, specials=specials
-    )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-def _content(value: Any) -> str:
-    return str(value["content"]) if isinstance(value, Mapping) else str(value)
+    template, specials = read_template(directory)
+    return TextCodec(who=who, tokenizer=tokenizer, template=template, specials=specials)
 
 
 @dataclass(kw_only=True, slots=True)

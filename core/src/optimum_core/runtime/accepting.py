@@ -12,6 +12,7 @@ from optimum_core.artifact.embedding import MODULES, SENTENCE, TOKENS
 from optimum_core.artifact.store import accept as accept_files
 from optimum_core.errors import ArtifactError, SourceError
 from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
+from optimum_core.models.sources.sentences.stored import SAFETENSORS
 
 _CONFIG, _HIDDEN_STATE = "config.json", "last_hidden_state"
 #: Settings for the width of what is computed from hidden states ("word_embed_proj_dim", "projection_dim").
@@ -32,8 +33,8 @@ def _check(directory: Path, manifest: Manifest, changed: Sequence[str]) -> None:
     who, outputs = f"artifact {directory}", {spec.name for spec in manifest.outputs}
     for name in changed if SENTENCE in outputs else ():
         path = PurePosixPath(name)
-        if name == MODULES or (path.name == _CONFIG and path.parent != PurePosixPath(".")):
-            why = f"the file {name!r} differs, and what it states is built into the graph, which would go on as before"
+        if name == MODULES or (path.name in (_CONFIG, SAFETENSORS) and path.parent != PurePosixPath(".")):
+            why = f"the file {name!r} differs, and what it holds is built into the graph, which would go on as before"
             raise ArtifactError(who, why, _REMEDY)
     if _CONFIG not in changed:
         return

@@ -174,6 +174,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if _is_text(given):
             return self._generate_text(given, settings, stops, stream, logprobs)
         self._check_text_only(stops, False, logprobs)
+        mask = settings.mask_of(np.atleast_2d(given)) if mask is None else mask
         if self._parts is not None:
             before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
             (decoder, ids), mask = self._started(before, settings, start), None

@@ -41,7 +41,7 @@ def save_as(
 
     Raises:
         OptionError: no backend writes such a layout.
-        UnavailableError: it has no form for this model, or the modules of a sentence encoder are not beside it whole.
+        UnavailableError: it has no form for this model, or the modules of a sentence encoder cannot lie behind it.
         ArtifactError: the directory holds files, or cannot be written.
     """  # fmt: skip
     form = _form(layout, manifest, plugins)
@@ -72,11 +72,11 @@ def save_as(
 
 
 def _check_modules(layout: str, manifest: Manifest, directory: Path) -> None:
-    """Refuse a sentence encoder whose modules have weights, or change the vectors of tokens.
+    """Refuse a sentence encoder whose modules cannot be read from the files beside the graph, or change the vectors of
+    tokens.
 
-    In that layout the graph is the transformer alone; the files beside the graph here hold the settings of the modules,
-    and not their weights. A graph that pools and that no modules lie beside, or that gives no token vectors, is copied
-    as it is.
+    In that layout the graph is the transformer alone, and its modules follow it. A graph that pools and that no modules
+    lie beside, or that gives no token vectors, is copied as it is.
     """
     if not manifest.artifact(directory).pools_by_modules:
         return

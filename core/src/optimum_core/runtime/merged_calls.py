@@ -8,8 +8,9 @@ from typing import Any
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.chats import Chat
 from optimum_core.generation.scores import check_logprobs
-from optimum_core.generation.text import Begun, Chat
+from optimum_core.generation.text import Begun
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.files_beside import FilesBeside

@@ -56,7 +56,7 @@ def leak(request: Any, inputs: dict[str, Any], counts: list[int], little: dict[s
 
     Args:
         counts: the numbers of sessions, rising.
-        little: by what the process may have grown between the first count and the last but one, for it to end there.
+        little: growth between the first two counts up to which no more sessions are opened.
     """
     import gc
 
@@ -71,7 +71,7 @@ def leak(request: Any, inputs: dict[str, Any], counts: list[int], little: dict[s
         if count in counts:
             gc.collect()
             held[count] = _held()
-        if count == counts[-2] and all(held[count][name] - held[counts[0]][name] <= little[name] for name in little):
+        if count == counts[1] and all(held[count][name] - held[counts[0]][name] <= little[name] for name in little):
             break
     return held
 

@@ -23,7 +23,7 @@ from optimum_core.verify import relative_error
 
 _FIRST, _LAST = 20, 60
 #: If little is added between these two, it does not leak: to open further sessions would take long.
-_EARLY = 10, 30
+_EARLY = 5, 15
 _MIB = 1 << 20
 #: Threads or handles: half of the sessions between the two counts, so that a pool may still grow a little.
 _PILE = (_LAST - _FIRST) // 2
@@ -80,11 +80,11 @@ class RobustnessTests:
     def test_sessions_do_not_leak(self, subject: Subject) -> None:
         """Memory grows by at most `leak_mib` from the 20th session to the 60th; threads and files do not pile up.
 
-        Where almost nothing was added from the 10th to the 30th, no more are opened.
+        Where almost nothing was added from the 5th to the 15th, no more are opened.
         """
         _needs_files(subject)
-        # In half of the sessions a quarter of the memory, and nothing else: half of what is allowed.
-        little = {"bytes": self.leak_mib * _MIB // 4, "threads": 0, "handles": 0}
+        # In a quarter of the sessions an eighth of the memory, and nothing else: half of what is allowed.
+        little = {"bytes": self.leak_mib * _MIB // 8, "threads": 0, "handles": 0}
         counts = sorted((*_EARLY, _FIRST, _LAST))
         held = in_new_process("leak", subject.request(), subject.model.draw(1), counts, little)
         if _LAST not in held:

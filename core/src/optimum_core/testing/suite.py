@@ -38,8 +38,8 @@ class BackendSuite(ContractTests, OfferTests, InferenceTests, RobustnessTests):
     Attributes:
         backend: the name of the entry point.
         option: a session option that the backend knows; the error for a misspelling of it must suggest it.
-        leak_mib: MiB by which memory may grow from the 20th to the 60th session; where it grows by a quarter of that or
-            less from the 10th to the 30th, no more are opened.
+        leak_mib: MiB by which memory may grow from the 20th to the 60th session; where it grows by an eighth of that or
+            less from the 5th to the 15th, no more are opened.
         gaps: tests known to fail, by name, with the reason. One that passes is an error, so that the list shrinks.
 
     Example::

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.artifact import Structure
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.types.tensors import is_batch
@@ -85,6 +86,7 @@ class ReferenceCase:
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
         written: the inputs that the eager model changes in place, as a candidate may.
         factors: by output of tiny numbers, what it is multiplied by to be compared.
+        structure: the containers and constants around the outputs; None: not known.
     """
 
     name: str
@@ -100,6 +102,7 @@ class ReferenceCase:
     refused: bool = False
     written: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict)
+    structure: Structure | None = None
 
 
 def verify(

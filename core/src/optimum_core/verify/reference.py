@@ -14,7 +14,7 @@ import numpy as np
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.eager.calls import apart, call, eager_outputs, fresh
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.outputs import as_array, flatten, require_alike
 from optimum_core.models.eager.randomness import watched_draws
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
@@ -50,6 +50,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     Raises:
         VerificationError: the eager model refuses every call, or gives different outputs for the same inputs, so that
             nothing can be compared with it.
+        SourceError: what it returns beside tensors depends on the call.
     """
     clock, cases, drawing = _Clock(signature), list[ReferenceCase](), list[ReferenceCase]()
     for case in planned_cases(signature):
@@ -75,7 +76,10 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
-    all_cases = (replace(case, written=written) for case in (*cases, *_given(module, signature)))
+    all_cases = [replace(case, written=written) for case in (*cases, *_given(module, signature))]
+    structures = [case.structure for case in all_cases if case.structure is not None]
+    for other in structures[1:]:
+        require_alike(f"model {type(module).__name__}", structures[0], other)
     return tuple(with_tiny_outputs(module, case) for case in all_cases)
 
 
@@ -102,7 +106,7 @@ def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
             again = flatten(call(veteran, apart(case.inputs)))
         except Exception:  # noqa: BLE001 - it took this call before: the earlier calls have broken it
             return case.name
-        if not all(name in again and is_same(want, again[name].numpy()) for name, want in case.outputs.items()):
+        if not all(name in again and is_same(want, as_array(again[name])) for name, want in case.outputs.items()):
             return case.name
     return None
 
@@ -327,6 +331,7 @@ def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arra
         outputs=outputs,
         varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
         lengths=lengths,
+        structure=getattr(outputs, "structure", None),
         short=any(_is_short(signature, *pair) for pair in lengths.items()),
     )
 

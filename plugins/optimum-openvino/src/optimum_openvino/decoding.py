@@ -150,7 +150,8 @@ class OvState:
         if length >= self.length:
             return
         if length == 0:
-            request.reset_state()
+            request.reset_state()  # its rows are those of the next call
+            self._settle()
         else:
             for variable in request.query_state():
                 kept = np.ascontiguousarray(variable.state.data[self._rows, :, :length])

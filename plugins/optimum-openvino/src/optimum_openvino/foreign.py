@@ -13,6 +13,8 @@ _NAME = "openvino_model.xml"
 #: Graphs of the parts of one model, and of its tokenizer.
 _PARTS, _TOKENIZERS = "openvino_*_model.xml", ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 _BEGINNING = b"<net"
+#: Where sentence-transformers puts its graphs.
+_FOLDER = "openvino"
 
 
 def find(path: Path) -> tuple[Path, ...]:
@@ -24,7 +26,8 @@ def find(path: Path) -> tuple[Path, ...]:
             return _with_weights(place / _NAME)
         if parts := sorted(place.glob(_PARTS)):
             return tuple(file for part in parts for file in _with_weights(part))
-    others = [file for file in sorted(path.glob("*.xml")) if file.name not in _TOKENIZERS and _is_graph(file)]
+    named = sorted((*path.glob("*.xml"), *(path / _FOLDER).glob("*.xml")))  # quantized, such as ..._qint8_quantized.xml
+    others = [file for file in named if file.name not in _TOKENIZERS and _is_graph(file)]
     return _with_weights(others[0]) if len(others) == 1 else ()
 
 

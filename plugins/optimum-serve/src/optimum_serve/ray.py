@@ -21,6 +21,8 @@ import msgspec
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_serve.application import create_app
+from optimum_serve.bodies import Bodies, Body
+from optimum_serve.errors import RequestError
 from optimum_serve.server import Server
 from optimum_serve.settings import ModelSettings, Settings, named, read_settings
 
@@ -103,7 +105,7 @@ def deployment(
         graceful_shutdown_timeout_s=chosen.drain,
         ray_actor_options={"num_cpus": 0.1},
     )(Front)
-    return front.bind(replica, patience, chosen.max_body)
+    return front.bind(replica, patience, chosen)
 
 
 def _stated(model: str | ModelSettings, objective: str | None, target: str | None) -> dict[str, Any]:
@@ -236,17 +238,25 @@ class Front:
     Args:
         replica: the handle of the replicas.
         patience: seconds in which a request is asked again.
-        most: bytes of a body.
+        settings: with the limits of bodies.
     """
 
-    def __init__(self, replica: Any, patience: float, most: int) -> None:
-        self._replica, self._patience, self._most = replica, patience, most
+    def __init__(self, replica: Any, patience: float, settings: Settings) -> None:
+        self._replica, self._patience, self._settings = replica, patience, settings
+        self._bodies = Bodies(most=settings.max_bodies)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
-        body = await request.body()
-        if len(body) > self._most:
-            return _problem(413, "too_large", f"the body is larger than {self._most} bytes")
+        own = Body(self._bodies, self._settings.max_body, self._settings.body_timeout)
+        try:
+            return await self._asked(request, await own.read(request))
+        except RequestError as error:
+            return _problem(error.status, error.kind, error.message, error.headers)
+        finally:
+            own.release()
+
+    async def _asked(self, request: Request, body: bytes) -> Response:
+        """Return the answer of a replica."""
         model = request.headers.get("serve_multiplexed_model_id", "")
         replica = self._replica.options(method_name="exchange", stream=True, multiplexed_model_id=model)
         asked = (request.method, request.url.path, request.scope["query_string"], request.scope["headers"], body)

@@ -14,7 +14,7 @@ from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule
 from optimum_core.models.eager.calls import call
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.outputs import as_array, flatten
 from optimum_core.models.multimodal.merge_session import (
     MergeSession,
     language_caller,
@@ -88,7 +88,7 @@ def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | 
 def _as_declared(tensor: torch.Tensor, spec: TensorSpec) -> Any:
     """Return an array with the dtype of the spec: autocast leaves some outputs in bf16."""
     declared = getattr(torch, spec.dtype)
-    return tensor.to(declared).numpy()
+    return as_array(tensor.to(declared))
 
 
 def save_eager(request: ExportRequest) -> Artifact:

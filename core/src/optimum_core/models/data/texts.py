@@ -58,9 +58,13 @@ class TransformersReader:
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         tokenizer, cut = (self._tokenizer, self._cut) if truncate else (self._whole, _UNCUT)
+        found: dict[int, Item] = {}
         with _readable(texts):
-            encoded = tokenizer(*_columns(texts), padding=False, **cut)
-        return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
+            for places in _of_one_kind(texts):
+                encoded = tokenizer(*_columns([texts[place] for place in places]), padding=False, **cut)
+                rows = ({name: values[i] for name, values in encoded.items()} for i in range(len(places)))
+                found.update(zip(places, rows, strict=True))
+        return (found[place] for place in range(len(texts)))
 
     def prompt_length(self, prompt: str) -> int:
         """Return the number of tokens of a prompt, without the special token that ends a text."""
@@ -99,8 +103,16 @@ class PlainReader:
         return _without_end(self._tokenizer.encode(prompt).ids, special)
 
 
+def _of_one_kind(texts: Sequence[Text]) -> Iterator[list[int]]:
+    """Yield the places of texts, and those of pairs: a tokenizer takes a text among pairs for a pair of characters."""
+    for single in (True, False):
+        if places := [place for place, text in enumerate(texts) if isinstance(text, str) == single]:
+            yield places
+
+
 def _columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
-    if not texts or isinstance(texts[0], str):
+    """Return texts of one kind as the arguments of a tokenizer."""
+    if isinstance(texts[0], str):
         return (list(texts),)  # type: ignore[arg-type]
     return [text[0] for text in texts], [text[1] for text in texts]
 

@@ -149,11 +149,12 @@ class EncoderDecoderHost(Host):
             decoder_attention_mask.numpy() if decoder_attention_mask is not None else None,
             decoder_position_ids.numpy() if decoder_position_ids is not None else "assumed",
         )
-        if use_cache is False:
+        keeps = use_cache is not False or past_key_values is not None
+        if not keeps:
             cache.close()
         return Seq2SeqLMOutput(
             logits=torch.from_numpy(logits),
-            past_key_values=cache if use_cache is not False else None,
+            past_key_values=cache if keeps else None,
             encoder_last_hidden_state=encoder_outputs[0] if encoder_outputs is not None else None,
         )
 

@@ -44,6 +44,10 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
         """Go on behind what an encoder gave; before the first call."""
         self._decoder = decoder
 
+    def is_of(self, decoder: Decoder) -> bool:
+        """Whether its state is one of this decoder's session."""
+        return self._decoder.session is decoder.session
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.generation.length if self.generation is not None else 0
 
@@ -168,27 +172,23 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
             position_ids.numpy() if position_ids is not None else "assumed",
             keep,
         )
-        if use_cache is False:
+        keeps = use_cache is not False or past_key_values is not None
+        if not keeps:
             cache.close()
-        return CausalLMOutputWithPast(
-            logits=torch.from_numpy(logits), past_key_values=cache if use_cache is not False else None
-        )
+        return CausalLMOutputWithPast(logits=torch.from_numpy(logits), past_key_values=cache if keeps else None)
 
     def cache(self, given: Any = None) -> StateCache:
         """Return the cache passed, or a new one.
 
         Raises:
-            InputError: another kind of cache was passed, which holds what no backend can take over.
+            InputError: another kind of cache was passed, which holds what no backend can take over, or that of another
+                model.
         """
         if given is None:
             return StateCache(self._decoder)
-        if not isinstance(given, StateCache):
-            raise InputError(
-                self._who,
-                f"past_key_values is a {type(given).__name__}, and this model's keys and values are in its backend",
-                "leave it out, or pass the past_key_values that this model returned",
-            )
-        return given
+        check_cache(self._who, given, self._decoder)
+        made: StateCache = given
+        return made
 
     def _validate_generation_mode(
         self, generation_mode: GenerationMode, generation_config: Any, generation_mode_kwargs: dict[str, Any]
@@ -239,6 +239,20 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         return cache.begun(len(ids))
 
     _mask_name, _positions_name = "attention_mask", "position_ids"
+
+
+def check_cache(who: str, given: Any, decoder: Decoder, kind: type[StateCache] = StateCache) -> None:
+    """Refuse a cache that this model did not make.
+
+    Raises:
+        InputError: it is of another kind, or its state is one of another model, which would answer in this one's place.
+    """
+    remedy = "leave it out, or pass the past_key_values that this model returned"
+    if not isinstance(given, kind):
+        why = f"past_key_values is a {type(given).__name__}, and this model's keys and values are in its backend"
+        raise InputError(who, why, remedy)
+    if not given.is_of(decoder):
+        raise InputError(who, "past_key_values is the cache of another model", remedy)
 
 
 def refuse_quantized(who: str, generation_config: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.copies import throwaway
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.outputs import Outputs, as_array, flatten
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
 
 
@@ -101,10 +101,10 @@ def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     return call(fresh(module), apart(inputs))
 
 
-def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
     """Return the outputs by name of a model that has seen no other call, as arrays of their own: the reference of
     every comparison."""
-    return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
+    return Outputs.of(ask(module, inputs))
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -123,7 +123,7 @@ def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -
             found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
         except RuntimeError:  # what it changes in place must not have gradients
             found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
-    return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
+    return {name: as_array(tensor).copy() for name, tensor in found.items()}
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:

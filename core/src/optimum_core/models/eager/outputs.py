@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from types import MemberDescriptorType, NoneType
 from typing import Any, cast
@@ -44,6 +45,30 @@ class Answer(dict[str, Any]):
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the values in order."""
         return tuple(self.values())
+
+
+def as_array(tensor: Any) -> Any:
+    """Return a tensor as an array, which shares its memory where it can: parts of a conjugate have their signs to
+    come."""
+    return tensor.detach().resolve_conj().resolve_neg().numpy()
+
+
+class Outputs(dict[str, Any]):
+    """A model's outputs by name.
+
+    Attributes:
+        structure: the containers and constants around them; None: they cannot be given back.
+    """
+
+    structure: Structure | None = None
+
+    @classmethod
+    def of(cls, value: Any) -> Outputs:
+        """Return the outputs that a model has returned, as arrays of their own."""
+        made = cls({name: as_array(tensor).copy() for name, tensor in flatten(value).items()})
+        with suppress(SourceError):
+            made.structure = structure_of(value, "")
+        return made
 
 
 def flatten(value: Any) -> dict[str, Any]:
@@ -187,10 +212,19 @@ def agreed(who: str, outputs: Iterable[Any]) -> Structure:
     """
     first, *others = [structure_of(value, who) for value in outputs]
     for other in others:
-        if repr(other) != repr(first):  # 1 is not True, and nan is nan
-            why = f"what it returns depends on the call: {_difference(first, other, 'its output')}"
-            raise SourceError(who, why, "return a tensor in its place, or leave it out of what forward returns")
+        require_alike(who, first, other)
     return first
+
+
+def require_alike(who: str, first: Structure, other: Structure) -> None:
+    """Refuse a structure that is another than the first.
+
+    Raises:
+        SourceError: they differ in more than their tensors.
+    """
+    if repr(other) != repr(first):  # 1 is not True, and nan is nan
+        why = f"what it returns depends on the call: {_difference(first, other, 'its output')}"
+        raise SourceError(who, why, "return a tensor in its place, or leave it out of what forward returns")
 
 
 def _difference(one: Structure, other: Structure, place: str) -> str:

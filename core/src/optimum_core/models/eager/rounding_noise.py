@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from optimum_core.models.eager.calls import apart, call, fresh
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.outputs import as_array, flatten
 
 #: The whole number from which on a float of 32 bits does not hold each.
 _WHOLE = 2**24
@@ -52,7 +52,7 @@ def outputs_with_noise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]
     copy = fresh(module)
     with _Noise(copy):
         found = call(copy, apart(inputs))
-    return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
+    return {name: as_array(tensor).copy() for name, tensor in flatten(found).items()}
 
 
 class _Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]

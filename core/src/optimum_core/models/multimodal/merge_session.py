@@ -12,7 +12,7 @@ import torch
 from optimum_core.errors import ArtifactError, SessionError
 from optimum_core.generation.decoder_session import Decoder, Infer
 from optimum_core.models.decoders.language_module import LanguageCaller
-from optimum_core.models.multimodal.merging import MergedDecoder, stripped
+from optimum_core.models.multimodal.merging import MergedCache, MergedDecoder, stripped
 from optimum_core.models.multimodal.tower_calls import TowerCalls, record_of
 from optimum_core.models.pretrained import quiet
 from optimum_core.types import Artifact, TensorSpec
@@ -54,7 +54,9 @@ class MergeSession:
         Args:
             past: the cache that it goes on from; the original that filled it goes on.
         """
-        face = getattr(past, "face", None) or decoder.face(who)
+        goes_on = isinstance(past, MergedCache) and past.is_of(decoder)
+        face = getattr(past, "face", None) if goes_on else None
+        face = face or decoder.face(who)
         face.config, face.generation_config = config if config is not None else face.config, settings()
         return face
 

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from optimum_core.errors import InputError
 from optimum_core.generation.decoder_session import Context, Decoder, Generation, Infer, counted
-from optimum_core.models.decoders.generate import StateCache, refuse, refuse_quantized
+from optimum_core.models.decoders.generate import StateCache, check_cache, refuse, refuse_quantized
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import as_tensor, fresh
 from optimum_core.models.eager.outputs import flatten
@@ -140,7 +139,8 @@ class Merged:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         refuse(self._who, kwargs)
-        cache = self.cache(kwargs.get(_CACHE))
+        given = kwargs.get(_CACHE)
+        cache = self.cache(given)
         self._language.kept = _kept(kwargs.pop("logits_to_keep", 0))
         mask = kwargs.get("attention_mask")
         self._language.places = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
@@ -148,7 +148,7 @@ class Merged:
         kwargs |= {"use_cache": True, "return_dict": True}
         with torch.no_grad():
             answer = super().forward(*args, **kwargs)  # type: ignore[misc]
-        if wanted is not False:
+        if wanted is not False or given is not None:
             return answer
         cache.close()
         return type(answer)(**{name: value for name, value in answer.items() if name != _CACHE})
@@ -157,14 +157,11 @@ class Merged:
         """Return the cache passed, or a new one.
 
         Raises:
-            InputError: another kind of cache was passed, which holds what no backend can take over.
+            InputError: another kind of cache was passed, which holds what no backend can take over, or that of another
+                model.
         """
-        if given is not None and not isinstance(given, MergedCache):
-            raise InputError(
-                self._who,
-                f"past_key_values is a {type(given).__name__}, and this model's keys and values are in its backend",
-                "leave it out, or pass the past_key_values that this model returned",
-            )
+        if given is not None:
+            check_cache(self._who, given, self._decoder, MergedCache)
         made = given if given is not None else MergedCache(self._decoder)
         made.face = self if made.face is None else made.face
         return made

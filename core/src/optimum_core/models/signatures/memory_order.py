@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.eager.calls import eager_outputs, is_plain
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.type_following import equal
@@ -30,6 +30,8 @@ def inputs_kept_in_order(module: Any, layout: Layout, arrays: Mapping[str, Any])
         return frozenset()
     inputs = draw(layout, Case(name="order in memory", padding="none"), arrays)
     names = [name for name, array in inputs.items() if sum(length > 1 for length in array.shape) > 1]
+    if not is_plain(module):  # models of libraries look their ids up: of these, order is lost with the first operator
+        names = [name for name in names if inputs[name].dtype.kind == "f"]
     if not names:
         return frozenset()
     want = eager_outputs(module, inputs)

@@ -135,6 +135,7 @@ def _size_class(record: Callable[[str, int, int], None], look_up: Callable[[int]
     return made
 
 
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _LOCK = threading.Lock()
 _BLOCKS: list[Any] = []  # Python's own function, once for each block that runs
 
@@ -147,7 +148,7 @@ def _lengths_recorded() -> Iterator[None]:
     """
 
     def length(values: Any, /) -> int:
-        is_tensor = isinstance(values, torch.Tensor) and values.dim() > 0
+        is_tensor = type(values) in _TENSORS and values.dim() > 0
         found: int = values.shape[0] if is_tensor else own(values)
         return found
 

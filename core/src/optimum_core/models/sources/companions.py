@@ -56,8 +56,8 @@ def _values(text: str) -> list[str]:
 
 
 def modules_of(directory: Path) -> dict[str, Path]:
-    """Return the list of modules of a sentence encoder whose graph is its transformer alone, if there is one, and the
-    files of their weights; pickles are written anew (`sentences.stored.without_pickles`)."""
+    """Return the list of modules of a sentence encoder, if there is one, and the files of their weights; pickles are
+    written anew (`sentences.stored.without_pickles`)."""
     file = directory / MODULES
     weights = {name: path for name, path in weights_of(directory).items() if path.name != PICKLE}
     return {MODULES: file, **weights} if file.is_file() else {}

@@ -88,7 +88,7 @@ class IndexEntry(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
-_INDEX = msgspec.json.Decoder(IndexRequest)
+_INDEX, _INFER = msgspec.json.Decoder(IndexRequest), msgspec.json.Decoder(InferRequest)
 
 
 async def _server(call: Call) -> Response:
@@ -220,10 +220,7 @@ def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, memoryview]:
         raise invalid(f"{_HEADER} is {length:.60}, which is no number of bytes")
     if size > len(body):
         raise invalid(f"{_HEADER} is {size}, and the body has {len(body)} bytes")
-    try:
-        return msgspec.json.decode(body[:size], type=InferRequest), memoryview(body)[size:]
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid(str(error)) from None
+    return decoded(_INFER, body[:size]), memoryview(body)[size:]
 
 
 def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:

@@ -85,14 +85,13 @@ class SentenceEncoder(torch.nn.Module):
         self.transformer.save_pretrained(directory)
         self.save_modules(directory)
 
-    def save_modules(self, directory: Path, *, weights: bool = True) -> None:
-        """Write the list of modules, with the settings and, if asked for, the weights of those behind the
-        transformer."""
+    def save_modules(self, directory: Path) -> None:
+        """Write the list of modules, with the settings and the weights of those behind the transformer."""
         modules = [{"idx": 0, "name": "0", "path": "", "type": _TRANSFORMER}]
         for number, head in enumerate(self.heads, 1):
             assert isinstance(head, Head)
             place = f"{number}_{head.kind}"
-            head.save(Path(directory) / place, weights=weights)
+            head.save(Path(directory) / place)
             modules.append({"idx": number, "name": str(number), "path": place, "type": head.path})
         write_object(Path(directory) / MODULES, modules)
 

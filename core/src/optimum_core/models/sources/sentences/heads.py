@@ -45,10 +45,10 @@ class Head(torch.nn.Module):
         """Return the settings as `config.json` holds them."""
         raise NotImplementedError
 
-    def save(self, directory: Path, *, weights: bool = True) -> None:
-        """Write the settings and, if asked for, the weights."""
+    def save(self, directory: Path) -> None:
+        """Write the settings and the weights."""
         write_object(directory / "config.json", self.settings())
-        if weights and (held := self.state_dict()):
+        if held := self.state_dict():
             from safetensors.torch import save_file
 
             save_file({name: tensor.contiguous() for name, tensor in held.items()}, directory / _WEIGHTS[0])

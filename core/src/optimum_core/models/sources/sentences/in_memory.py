@@ -69,9 +69,9 @@ class SentenceObjectSource(ObjectSource):
     """A `SentenceTransformer` in memory."""
 
     def save_companions(self, directory: Path) -> None:
-        """Write configuration, tokenizer, settings and the list of modules."""
+        """Write configuration, tokenizer, settings and the modules."""
         super().save_companions(directory)
-        self._given.save_modules(directory, weights=False)
+        self._given.save_modules(directory)
 
     def compare_with_original(self, signature: ModelSignature | None = None) -> None:
         """Compare the embeddings of some texts with those of the object, and note that it was done."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.artifact.embedding import MODULES, EmbeddingSettings
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import forms
-from optimum_core.models.sources.companions import companions
+from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.models.sources.sentences.directory import read_modules
+from optimum_core.models.sources.sentences.stored import without_pickles
 from optimum_core.models.sources.source import DirectorySource
 
 if TYPE_CHECKING:
@@ -92,12 +93,18 @@ class SentenceSource(DirectorySource):
         return self.root
 
     def companions(self) -> dict[str, Path]:
-        """Return configuration and tokenizer files as if the transformer's lay at the top, and those of the modules."""
+        """Return configuration and tokenizer files as if the transformer's lay at the top, and those of the modules,
+        with their weights: other layouts have the modules behind the graph."""
         inside = {} if self.directory == self.root else companions(self.directory)
         beside = companions(self.root)
         within = f"{self.directory.relative_to(self.root).as_posix()}/"
         kept = {name: path for name, path in beside.items() if not name.startswith(within)}
-        return {**kept, **inside, MODULES: self.root / MODULES}
+        return {**kept, **inside, **modules_of(self.root)}
+
+    def save_companions(self, directory: Path) -> None:
+        """Write the processor that was passed, if any, and weights of modules that lie in pickles."""
+        super().save_companions(directory)
+        without_pickles(self.root, directory)
 
 
 def greatest_length(config: Any) -> int | None:
