@@ -85,7 +85,7 @@ def test_a_call_passes_such_an_input_in_order(is_eager: bool) -> None:
 
 
 def test_a_tensor_on_a_device_lies_in_order_too() -> None:
-    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3), contiguous=True)
+    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3), contiguous=True, nonfinite=True)
     checker = InputChecker("model 'asking'", [spec], on_host=False)
     tensor = torch.ones(3, 3, device="meta")
     assert checker.bind((), {"x": tensor})[0]["x"] is tensor

@@ -124,7 +124,7 @@ def test_ids_are_taken_as_prompts(client: openai.OpenAI, artifacts: Path) -> Non
             with pytest.raises(InputError, match="no pictures"):
                 model.generate(prompt, **given)
     with pytest.raises(TypeError, match="integer"):
-        TokenIds([64.5])
+        TokenIds([64.5])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("prompt", "said"), [([64, 258], "257"), ([64] * 128, "128"), ([[]], "empty"), ([], "empty")])
