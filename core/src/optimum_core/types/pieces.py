@@ -54,6 +54,9 @@ class LastPiece(str):
         made.is_complete = is_complete
         return made
 
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"is_complete": self.is_complete}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredToken:
@@ -84,3 +87,6 @@ class ScoredPiece(str):
         made = super().__new__(cls, text)
         made.scored, made.likeliest = scored, likeliest
         return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"scored": self.scored, "likeliest": self.likeliest}
