@@ -89,6 +89,17 @@ def test_pairs_of_lengths_that_meet_a_condition_together_are_compared(
     assert all(lengths in drawn for lengths in signature.joint)
 
 
+def test_pairs_beside_a_long_axis_turn_where_the_condition_does() -> None:
+    module = Scaled(lambda x: x.shape[0] * 2000 > x.shape[1])
+    signature = describe(module, name="scaled", samples={"x": torch.randn(2, 8000)})
+    usual = module.condition(torch.empty(2, 8000))
+    lengths = [(pair["batch"], pair["axis1_8000"]) for pair in signature.joint]
+    met = [pair for pair in lengths if module.condition(torch.empty(pair)) != usual]
+    alone = [(a, 8000) for a, _ in met] + [(2, b) for _, b in met]
+    assert met
+    assert all(module.condition(torch.empty(pair)) == usual for pair in alone)
+
+
 def test_conditions_on_one_length_each_make_no_pairs() -> None:
     assert _described(lambda x: x.shape[0] > 20 or x.shape[1] > 40).joint == ()
 
