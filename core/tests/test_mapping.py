@@ -107,7 +107,7 @@ def test_a_batch_is_of_a_type_that_holds_all_items(narrow: str, wide: str) -> No
 
 
 def test_an_item_lies_in_order_in_its_batch() -> None:
-    """What is asked of a call's inputs is asked of the batch: items may be views."""
+    """Items that are views are put in order before they are checked."""
     checked: list[bool] = []
     pixels = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 2), contiguous=True)
     item = {"pixel_values": np.ones((2, 3), np.float32).T}
