@@ -123,3 +123,11 @@ def test_a_model_that_fails_where_keywords_come_in_another_order_is_refused() ->
 def test_a_question_whether_an_input_has_gradients_is_found() -> None:
     module = Asking(lambda x: x.requires_grad)
     assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) == "output"
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_tells_of_gradients_that_were_set_for_the_question() -> None:
+    module = Asking(lambda x: float(x.sum()) > 0)
+    assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) is None
+    module = Asking(lambda x: float(x.sum()) < 1e9 and x.requires_grad)
+    assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) == "output"

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from optimum_core import accelerate, load
+from optimum_core.errors import OptionError
 from optimum_core.measure import Effort, measuring
 from optimum_core.testing.pictures import PICTURE, VOCABULARY, picture_model
 from optimum_serve import ModelSettings
@@ -120,6 +121,9 @@ def test_without_a_server_a_chat_is_a_prompt_too(made: Path, directory: Path) ->
         assert text == _eager(directory, [_png(1)], 8)
         prepared = model.prepare_chat(_asked(picture))
         assert "".join(model.generate(prepared, stream=True, max_new_tokens=8, do_sample=False)) == text
+        for logprobs, stream in ((2, False), (-1, True)):
+            with pytest.raises(OptionError, match="makes no sense here"):
+                model.generate(prepared, max_new_tokens=8, logprobs=logprobs, stream=stream)
 
 
 @pytest.mark.parametrize(

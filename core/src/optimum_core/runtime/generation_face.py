@@ -23,7 +23,7 @@ from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.files_beside import FilesBeside
-from optimum_core.runtime.merged_calls import MergedCalls, is_chats
+from optimum_core.runtime.merged_calls import MergedCalls, check_logprobs, is_chats
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.state import IDS
 
@@ -168,6 +168,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         kwargs.pop(main, None)
         settings = read_settings(self._beside.checked(), kwargs)
         if self._is_merged:
+            check_logprobs(logprobs, stream=stream)
             write = partial(stream_rows, codec=self._codec, settings=settings, stops=stops, logprobs=logprobs)
             return self._generate_chat(given, write, stream=stream, keeps_empty=logprobs is not None)
         if _is_text(given):
@@ -296,8 +297,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         for prompt in prompts:
             if isinstance(prompt, TokenIds):
                 self._check_ids(np.array([prompt], np.int64))
-        if logprobs is not None and (not stream or logprobs < 0):
-            raise OptionError("logprobs", f"{logprobs} makes no sense here", "pass 0 or more, with stream=True")
+        check_logprobs(logprobs, stream=stream)
         if stream:
             pieces = stream_texts(drives, self._codec, prompts, settings, stops, logprobs)
             return (row[0] for row in pieces if row[0] or logprobs is not None) if is_one else pieces

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from optimum_core.artifact import Manifest
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, OptionError, UnavailableError
 from optimum_core.generation.chats import Chat
 from optimum_core.generation.text import Begun
 from optimum_core.runtime.call_inputs import InputChecker
@@ -27,6 +27,16 @@ def is_chats(given: Any) -> bool:
     if isinstance(first, list | tuple) and first:
         first = first[0]
     return isinstance(first, Mapping | PreparedChat)
+
+
+def check_logprobs(logprobs: int | None, *, stream: bool) -> None:
+    """Refuse log probabilities of pieces that are not streamed, or of fewer than no token.
+
+    Raises:
+        OptionError: such are asked for.
+    """
+    if logprobs is not None and (not stream or logprobs < 0):
+        raise OptionError("logprobs", f"{logprobs} makes no sense here", "pass 0 or more, with stream=True")
 
 
 class MergedCalls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,9 @@ def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -
             floats = {
                 name: value.clone().requires_grad_() for name, value in tensors.items() if value.is_floating_point()
             }
-            found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns where a number is taken from such
+                found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
         except RuntimeError:  # what it changes in place must not have gradients
             found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: as_array(tensor).copy() for name, tensor in found.items()}
