@@ -87,6 +87,7 @@ class ReferenceCase:
         written: the inputs that the eager model changes in place, as a candidate may.
         factors: by output of tiny numbers, what it is multiplied by to be compared.
         structure: the containers and constants around the outputs; None: not known.
+        undrawn: its values are of no rule, and may be to blame in place of its lengths.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ReferenceCase:
     written: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict)
     structure: Structure | None = None
+    undrawn: bool = False
 
 
 def verify(
@@ -380,10 +382,12 @@ def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozen
     """Return the axes to blame when a candidate fails: those that some failing case varied alone, and all axes of
     a case that these do not explain.
 
-    None: it fails even at the traced shape.
+    None: it fails even at the traced shape, or on values of no rule at lengths that others do not blame.
     """
     varied = {case.name: case.varied for case in cases}
     wrong = {result.case for result in fidelity.results if not result.passed}
-    alone = {next(iter(varied[name])) for name in wrong if len(varied.get(name, ())) == 1}
-    together = [varied.get(name, frozenset()) for name in wrong if not varied.get(name, frozenset()) & alone]
-    return None if not wrong or not all(together) else frozenset(alone).union(*together)
+    undrawn = wrong & {case.name for case in cases if case.undrawn}
+    alone = {next(iter(varied[name])) for name in wrong - undrawn if len(varied.get(name, ())) == 1}
+    together = [varied[name] for name in wrong - undrawn if not varied.setdefault(name, frozenset()) & alone]
+    axes = frozenset(alone).union(*together)
+    return axes if axes and all(together) and all(varied[name] & axes for name in undrawn) else None
