@@ -169,6 +169,14 @@ def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> N
     assert tuned.winner.spec.route == "second"
 
 
+def test_a_spent_budget_ends_where_eager_may_be_returned(search: Make) -> None:
+    made = search(first=wrong, second=Memory())
+    tuned = made.run("auto", budget=no_time())
+    assert made.acme.exported == ["first"] and _of(tuned, "second").outcome == "skipped"
+    assert tuned.winner.spec.is_baseline and not tuned.report.settled
+    assert "nothing that was built within the budget of 0 s agrees with eager, which is returned" in tuned.report.notes
+
+
 def test_what_won_before_is_tried_alone(search: Make) -> None:
     made = search(first=right, second=Memory())
     tuned = made.run(decided=_id_of("second"))

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPImageProcessor, DebertaV2Config, DebertaV2Model, ResNetConfig, ResNetModel
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    CLIPImageProcessor,
+    DebertaV2Config,
+    DebertaV2Model,
+    ResNetConfig,
+    ResNetModel,
+)
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.models.eager.calls import call
@@ -271,6 +279,15 @@ class Logic(torch.nn.Module):
 def test_truth_values_may_come_out() -> None:
     signature = describe(Logic(), name="logic")
     assert [(spec.name, spec.dtype, spec.shape) for spec in signature.outputs] == [("even", "bool", TEXT)]
+    assert {spec.name: spec.default for spec in signature.inputs} == {"input_ids": None, "attention_mask": "ones"}
+
+
+def test_a_mask_may_be_left_out_of_a_model_that_needs_the_end_of_every_text() -> None:
+    config = BartConfig(
+        vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, num_labels=3,
+    )  # fmt: skip
+    signature = describe(BartForSequenceClassification(config).eval(), name="bart")
     assert {spec.name: spec.default for spec in signature.inputs} == {"input_ids": None, "attention_mask": "ones"}
 
 

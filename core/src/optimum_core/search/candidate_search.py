@@ -23,8 +23,9 @@ from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.notes import fixed_to_one_side, limits_of
 from optimum_core.search.precision_hint import hint
-from optimum_core.search.race import Decision, Race
+from optimum_core.search.race import Race
 from optimum_core.search.shared_faults import wrong_alike
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
@@ -73,7 +74,7 @@ class _Search:
                 self._try(spec, self.context.signature)
         self._restrict()
         for spec in self._postponed:
-            if self._something_built_is_true():
+            if self._something_built_is_true() or self._owes_nothing():
                 break
             self.tried = [item for item in self.tried if item.spec != spec]
             self._try(spec, self.context.signature)
@@ -158,7 +159,8 @@ class _Search:
         return any(self._restricted_anew(item, known) is not None for item in self.tried)
 
     def _needed(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
-        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best.
+        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best. After
+        the end of the user's budget, where eager may be returned, only the first that is built.
 
         Args:
             running: its own trial, if that has begun.
@@ -167,8 +169,14 @@ class _Search:
             return True
         able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
         built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
-        wanting = not able if spec.way.is_eager else not built
+        wanting = not able if spec.way.is_eager else not (built or self._owes_nothing(running))
         return wanting or (spec.prepared and self._twin_leads(spec, running))
+
+    def _owes_nothing(self, running: Candidate | None = None) -> bool:
+        """Whether a stated budget is over, there is a result, and something was built and compared."""
+        done = [item for item in self.tried if item is not running and item.outcome != "skipped"]
+        has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
+        return self.context.budget.is_spent and has_result and any(not item.spec.way.is_eager for item in done)
 
     def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
@@ -251,7 +259,7 @@ class _Search:
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         levels = [(other, signature) for spec, signature in fresh for other in self._other_levels(spec)]
         for spec, signature in (*fresh, *levels):
-            if self._something_built_is_true() and not self.context.budget.allows(spec):
+            if self._owes_nothing() or (self._something_built_is_true() and not self.context.budget.allows(spec)):
                 continue
             self.tried = [item for item in self.tried if item.spec != spec or item.outcome != "skipped"]
             self._try(spec, signature)
@@ -309,7 +317,7 @@ class _Search:
             return
         for item in able:
             if not item.is_sure:
-                item.outcome, item.problem = "wrong", _fixed_to_one_side(item)
+                item.outcome, item.problem = "wrong", fixed_to_one_side(item)
                 item.close()
 
     def _decided(self) -> SearchResult:
@@ -328,6 +336,7 @@ class _Search:
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
         passing = [item for item in self.tried if item.failed_transiently]
+        unfinished = self._unfinished()
         report = Report(
             model=self.context.source.name,
             task=self.context.signature.task,
@@ -340,14 +349,22 @@ class _Search:
                 *self.context.signature.notes,
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
-                *_notes(decision, passing),
+                *limits_of(decision, passing),
+                *filter(None, [unfinished]),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,
-            settled=decision.settled and not passing,
+            settled=decision.settled and not passing and not unfinished,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
+
+    def _unfinished(self) -> str | None:
+        """Return that a stated budget ended before anything that was built agreed, or None."""
+        if self._something_built_is_true() or not self._owes_nothing():
+            return None
+        seconds = self.context.budget.seconds
+        return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
 
     def _nothing_true(self) -> VerificationError | ResourceError:
         rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
@@ -372,27 +389,6 @@ def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
 
 def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:
     return tuple(sorted((axis, found.greatest) for axis, found in signature.ranges.items()))
-
-
-def _fixed_to_one_side(candidate: Candidate) -> str:
-    places = ", ".join(candidate.branches[:3])
-    return f"values decide at {places}, and its export took one side for all of them"
-
-
-def _notes(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:
-    winner = decision.winner
-    yield from winner.fidelity.notes if winner.fidelity is not None else ()
-    yield from (axis.note for axis in winner.signature.fixed)
-    if not winner.is_sure:
-        yield f"NOT right for all values: {_fixed_to_one_side(winner)}"
-    if not decision.in_full:
-        yield "the budget was spent before the last measurement: short runs decided, and figures are rough"
-    if decision.disturbance:
-        rough = "figures are rough"
-        kept = rough if decision.settled else "the choice is not sure, and will be made anew at the next call"
-        yield f"the machine was busy while candidates were timed: {decision.disturbance}; {kept}"
-    for item in passing:
-        yield f"{item.spec.name} failed for a reason of the moment, and is tried again at the next call: {item.problem}"
 
 
 def _worth(eager: Sequence[Measurement]) -> float:

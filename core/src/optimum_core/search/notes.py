@@ -1,0 +1,31 @@
+"""Notes of a report on what limits a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.race import Decision
+
+
+def fixed_to_one_side(candidate: Candidate) -> str:
+    """Return where a candidate's export took one side of a condition on values."""
+    places = ", ".join(candidate.branches[:3])
+    return f"values decide at {places}, and its export took one side for all of them"
+
+
+def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:
+    """Yield what the winner is not, how rough its figures are, and what failed for a reason of the moment."""
+    winner = decision.winner
+    yield from winner.fidelity.notes if winner.fidelity is not None else ()
+    yield from (axis.note for axis in winner.signature.fixed)
+    if not winner.is_sure:
+        yield f"NOT right for all values: {fixed_to_one_side(winner)}"
+    if not decision.in_full:
+        yield "the budget was spent before the last measurement: short runs decided, and figures are rough"
+    if decision.disturbance:
+        rough = "figures are rough"
+        kept = rough if decision.settled else "the choice is not sure, and will be made anew at the next call"
+        yield f"the machine was busy while candidates were timed: {decision.disturbance}; {kept}"
+    for item in passing:
+        yield f"{item.spec.name} failed for a reason of the moment, and is tried again at the next call: {item.problem}"
