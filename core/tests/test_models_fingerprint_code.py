@@ -182,6 +182,7 @@ def _with_state_of_its_own(value: float) -> torch.nn.Module:
         lambda value: Plain(kept=argparse.Namespace(part=Holder(value))),
         lambda value: Plain(settings=transformers.PretrainedConfig(factors={1: value, "else": 1})),
         lambda value: Plain(config=Describing(value)),
+        lambda value: Plain(_scaling(value), kept=[Holder(number) for number in range(2500)], last=Holder(value)),
         lambda value: _one_of_two(Holder, value),
         lambda value: _one_of_two(_scaling, value),
         lambda value: _one_of_two(lambda factor: _linear(factor).forward, value),

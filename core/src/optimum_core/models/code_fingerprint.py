@@ -30,8 +30,8 @@ _HOLDING = frozenset({
 })  # fmt: skip
 #: Depth of values within values, and of functions that functions use, beyond which names alone count.
 _DEEPEST = 6
-#: Number of functions and objects that are described in full.
-_MOST = 2000
+#: Number of functions, and of objects that they find, and number of objects that modules hold, described in full.
+_MOST, _MOST_HELD = 2000, 20_000
 #: Attributes of a module that are described elsewhere, or affect no output.
 _ELSEWHERE = frozenset({
     "training", "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set",
@@ -58,6 +58,7 @@ class CodeReader:
     def __init__(self, of_tensor: Callable[[Any], str]) -> None:
         self._of_tensor = of_tensor
         self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets their ids
+        self._held: dict[int, Any] = {}
         self._modules: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}  # by id: one may stand at several places
         self._functions = 0  # around what is described now
@@ -121,7 +122,8 @@ class CodeReader:
             return repr(item)
         if (number := self._numbers.get(id(item))) is not None:
             return f"{_title(item)}#{number}"
-        if depth > _DEEPEST or len(self._seen) > _MOST:
+        is_full = len(self._seen) > _MOST if self._functions else len(self._held) > _MOST_HELD
+        if depth > _DEEPEST or is_full:
             return _title(item)
         if (function := _behind(item)) is not None:
             return self.value(function, depth)
@@ -168,16 +170,16 @@ class CodeReader:
         if type(item).__module__ == "torch":  # a dtype, a device
             return repr(item)
         if is_of_a_library(type(item)):
-            self._keep(self._seen, item)
-            return f"{kind}{self._held_by_library(item, depth)}"
+            self._keep(self._seen if self._functions else self._held, item)
+            return f"{kind}{self._made_with(item, depth)}"
         kind += "".join(self.value(base, depth + 1) for base in type(item).__mro__ if not is_of_a_library(base))
         # An object that a function finds may change with every call, unless it is there to hold settings.
         if self._functions and depth > 1 and not dataclasses.is_dataclass(item):
             return kind
-        self._keep(self._seen, item)
+        self._keep(self._seen if self._functions else self._held, item)
         return f"{kind}{self.value(getattr(item, '__dict__', None), depth + 1)}"
 
-    def _held_by_library(self, item: Any, depth: int) -> str:
+    def _made_with(self, item: Any, depth: int) -> str:
         """Return the description of what an object of a library's class was made with: a configuration, a range, a
         namespace of settings; "" for those that hold what differs between processes."""
         try:
