@@ -24,6 +24,14 @@ class Scaled(torch.nn.Module):
         return x * (2 if self.condition(x) else 1)
 
 
+class Odd:
+    """An object whose attributes cannot be listed."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError
+
+
 LENGTH = "axis1_6"
 TABLE = {71: True}
 
@@ -40,6 +48,8 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("all values, by the shape", lambda x: x.shape.numel() > 1000, LENGTH, {62}),
     ("a dictionary", lambda x: {57: True}.get(x.shape[1], False), LENGTH, {56}),
     ("a set", lambda x: x.shape[1] in {44, 57}, LENGTH, {43}),
+    ("a dictionary beside an odd object", lambda x: Odd() and {57: True}.get(x.shape[1], False), LENGTH, {56}),
+    ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),
     ("many rows", lambda x: 8 < x.shape[0] < 32, "batch", {8, 31}),

@@ -36,7 +36,7 @@ Compared = dict[Site, tuple[int, int]]
 _COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__mod__")
 #: Functions that return a size of a tensor, or a product of sizes.
 _SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.stride)
-_KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg")
+_KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg", "pos", "abs")
 #: Most numbers in one container that a size is compared with; a vocabulary has more, and maps no lengths.
 _MOST_KEYS = 256
 #: Numbers below this stand in any code.
@@ -84,10 +84,17 @@ def _numbers_within(frame: FrameType) -> set[int]:
     """Return the whole numbers among the keys of dictionaries and items of sets that code can look a size up in, and
     those that it builds such of."""
     variables = [*frame.f_locals.values(), *map(frame.f_globals.get, frame.f_code.co_names)]
-    parts = (value for variable in variables for value in getattr(variable, "__dict__", {}).values())
+    parts = (value for variable in variables for value in _attributes(variable))
     held = (value for value in itertools.chain(variables, parts) if isinstance(value, dict | set | frozenset))
     constants = _constants(frame.f_code)
     return set(itertools.chain(constants, *map(_whole, held)))
+
+
+def _attributes(variable: Any) -> Collection[Any]:
+    try:
+        return list(vars(variable).values())
+    except Exception:  # noqa: BLE001 - it has none, or code of the user's makes them
+        return ()
 
 
 def _constants(code: CodeType) -> set[int]:
