@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,10 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("a dictionary", lambda x: {57: True}.get(x.shape[1], False), LENGTH, {56}),
     ("a set", lambda x: x.shape[1] in {44, 57}, LENGTH, {43}),
     ("a dictionary beside an odd object", lambda x: Odd() and {57: True}.get(x.shape[1], False), LENGTH, {56}),
+    ("a quotient", lambda x: x.shape[1] / 2 > 30.2, LENGTH, {60}),
+    ("a quotient below", lambda x: 100 / x.shape[1] <= 2, LENGTH, {49}),
+    # It turns at 60; between the two lengths that are looked at, it is taken for a line.
+    ("a quotient rounded up", lambda x: math.ceil(x.shape[1] / 4) > 15, LENGTH, {66}),
     ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -136,10 +136,60 @@ def _size_class(record: Callable[[str, int, int], None], look_up: Callable[[int]
         look_up(int(self))
         return int.__hash__(self)
 
+    def divided(self: Any, other: Any) -> Any:
+        found = int.__truediv__(self, other)
+        return ratio(found, int(self), int(other)) if isinstance(other, int) and self >= 0 < other else found
+
+    def dividing(self: Any, other: Any) -> Any:
+        found = int.__rtruediv__(self, other)
+        return ratio(found, int(other), int(self)) if isinstance(other, int) and other >= 0 < self else found
+
     kept = {f"__{name}__": keeping(f"__{name}__") for name in _KEEPING}
     compared = {name: comparing(name) for name in _COMPARISONS}
-    made = type("Size", (int,), {**kept, **compared, "__bool__": is_set, "__hash__": hashed})
+    others = {"__bool__": is_set, "__hash__": hashed, "__truediv__": divided, "__rtruediv__": dividing}
+    made = type("Size", (int,), {**kept, **compared, **others})
+    ratio = _ratio_class(record, made)
     return made
+
+
+def _ratio_class(record: Callable[[str, int, int], None], made: type[int]) -> type[Any]:
+    """Return a class of floats, quotients of two whole numbers, that record comparisons of these.
+
+    A quotient above / below is less than a number as `above` is less than below times the number, rounded up.
+    """
+
+    def comparing(name: str, rounding: Callable[[float], int]) -> Callable[[Any, Any], Any]:
+        plain = getattr(float, name)
+
+        def compare(self: Any, other: Any) -> Any:
+            if isinstance(other, int | float) and math.isfinite(scaled := other * self.below):
+                record(name, self.above, rounding(scaled))
+            return plain(self, other)
+
+        return compare
+
+    class Ratio(float):
+        def __new__(cls, value: float, above: int, below: int) -> Self:
+            found = super().__new__(cls, value)
+            found.above, found.below = above, below
+            return found
+
+        above: int
+        below: int
+        __hash__ = float.__hash__
+
+        def __ceil__(self) -> int:
+            return made(-(-self.above // self.below))
+
+        def __floor__(self) -> int:
+            return made(self.above // self.below)
+
+    roundings: Mapping[str, Callable[[float], int]] = {
+        "__lt__": math.ceil, "__ge__": math.ceil, "__le__": math.floor, "__gt__": math.floor, "__eq__": round,
+    }  # fmt: skip
+    for name, rounding in roundings.items():
+        setattr(Ratio, name, comparing(name, rounding))
+    return Ratio
 
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
