@@ -138,11 +138,11 @@ def _size_class(record: Callable[[str, int, int], None], look_up: Callable[[int]
 
     def divided(self: Any, other: Any) -> Any:
         found = int.__truediv__(self, other)
-        return ratio(found, int(self), int(other)) if isinstance(other, int) and self >= 0 < other else found
+        return ratio(found, int(self), int(other)) if isinstance(other, int) and int(self) >= 0 < int(other) else found
 
     def dividing(self: Any, other: Any) -> Any:
         found = int.__rtruediv__(self, other)
-        return ratio(found, int(other), int(self)) if isinstance(other, int) and other >= 0 < self else found
+        return ratio(found, int(other), int(self)) if isinstance(other, int) and int(other) >= 0 < int(self) else found
 
     kept = {f"__{name}__": keeping(f"__{name}__") for name in _KEEPING}
     compared = {name: comparing(name) for name in _COMPARISONS}
