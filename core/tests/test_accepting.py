@@ -37,7 +37,7 @@ def _changed(made: Path, place: Path, name: str, changes: Mapping[str, Any]) -> 
 @pytest.mark.parametrize(
     ("name", "changes", "told"),
     [
-        ("1_Pooling/config.json", {"pooling_mode": "cls"}, "1_Pooling/config.json' differs, and what it states"),
+        ("1_Pooling/config.json", {"pooling_mode": "cls"}, "1_Pooling/config.json' differs, and what it holds"),
         ("config.json", {"hidden_size": 3}, "hidden_size=3, and the graph gives vectors of 32"),
     ],
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from optimum_core.generation.scores import Scoring, likeliest, log_softmax, token_bytes
+from optimum_core.types import LastPiece, ScoredPiece, ScoredToken
 
 
 def _sentencepiece() -> Any:
@@ -56,3 +59,18 @@ def test_of_equal_scores_the_lower_id_comes_first() -> None:
     assert likeliest(np.array([[1.0, 3.0, 3.0, 2.0, 3.0]]), 4).tolist() == [[1, 2, 4, 3]]
     assert likeliest(np.array([[1.0, 3.0]]), 9).tolist() == [[1, 0]]
     assert likeliest(np.array([[1.0, 3.0]]), 0).shape == (1, 0)
+
+
+def test_the_padding_of_a_row_that_has_ended_may_be_no_token() -> None:
+    scoring = Scoring(_letters(), 1)
+    scoring.note(np.log([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]), np.array([1, 7]))
+    piece = scoring.scored(0, "b")
+    assert (piece.scored.token, piece.likeliest[0].token) == (1, 0)
+    assert (piece.scored.logprob, piece.likeliest[0].logprob) == pytest.approx((np.log(0.25), np.log(0.5)))
+
+
+def test_pieces_pass_to_another_process() -> None:
+    token = ScoredToken(token=5, data=b"x", logprob=-1.0)
+    for piece in (ScoredPiece("x", scored=token, likeliest=(token,)), LastPiece("y", is_complete=True)):
+        for again in (pickle.loads(pickle.dumps(piece)), copy.deepcopy(piece)):
+            assert type(again) is type(piece) and again == piece and vars(again) == vars(piece)

@@ -84,6 +84,15 @@ def test_a_call_passes_such_an_input_in_order(is_eager: bool) -> None:
                 checker.bind((), {"x": value})
 
 
+def test_a_tensor_on_a_device_lies_in_order_too() -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3), contiguous=True, nonfinite=True)
+    checker = InputChecker("model 'asking'", [spec], on_host=False)
+    tensor = torch.ones(3, 3, device="meta")
+    assert checker.bind((), {"x": tensor})[0]["x"] is tensor
+    with pytest.raises(InputError, match="follow its order in memory"):
+        checker.bind((), {"x": tensor.T})
+
+
 class Numbered(torch.nn.Module):
     """A sum of its arguments, weighted by their order."""
 

@@ -127,6 +127,23 @@ def test_a_converted_directory_with_dense_layers_encodes(pickled: bool, graph: P
     np.testing.assert_allclose(load(tmp_path / "again").encode(_TEXTS), want, rtol=1e-3, atol=1e-5)
 
 
+def test_modules_are_applied_once_for_each_text(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once more at every call, to find out how wide the vectors are."""
+    theirs = write_directory(tmp_path / "theirs", pooling("mean"), _dense(32, 8))
+    _convert(theirs, graph)
+    fast = accelerate(theirs, target="ort", budget=0, cache_dir=tmp_path / "cache")
+    want = fast.encode(_TEXTS)
+    texts = []
+
+    def counted(*given: Any) -> dict[str, Any]:
+        texts.append(given)
+        return applied(*given)
+
+    monkeypatch.setattr("optimum_core.runtime.pooled.applied", counted)
+    np.testing.assert_array_equal(fast.encode(_TEXTS), want)
+    assert len(texts) == len(_TEXTS)
+
+
 def test_other_weights_are_another_model(graph: Path, tmp_path: Path) -> None:
     theirs = write_directory(tmp_path / "theirs", pooling("mean"), _dense(32, 8))
     _convert(theirs, graph)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimum_core.errors import InputError, UnavailableError
-from optimum_core.generation.continuous import difference
+from optimum_core.errors import InputError, SessionError, UnavailableError
+from optimum_core.generation.continuous import compared_batch, difference
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.settings import Settings
@@ -139,6 +139,68 @@ def test_memory_bounds_what_runs_at_once(opened: Callable[[str], Decoder]) -> No
         batch.add([5], Sampling(max_new_tokens=60))
     batch.cancel(numbers[-1])
     batch.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_text_that_has_ended_goes_no_further_than_the_model(
+    kind: str, leaves: bool, opened: Callable[[str], Decoder]
+) -> None:
+    """It stays in the call of the others until it leaves, and may not be written on beyond the last position."""
+    decoder = opened(kind)
+    decoder.longest = 40
+    prompts, news = _prompts(30, 3, 5), [11, 25, 25]
+    batch = StateBatch(decoder, ContinuousLimits())
+    numbers = [batch.add(prompt, Sampling(max_new_tokens=new)) for prompt, new in zip(prompts, news, strict=True)]
+    found = dict(batch.step())
+    if leaves:
+        batch.cancel(numbers[0])
+    else:
+        numbers.pop(0)
+    others = numbers[-2:]
+    want = [_alone(decoder, prompt, new) for prompt, new in zip(prompts[1:], news[1:], strict=True)]
+    written: dict[int, list[int]] = {number: list(found[number].tokens) for number in others}
+    for _ in range(24):
+        for number, progress in batch.step().items():
+            written.setdefault(number, []).extend(progress.tokens)
+    assert [written[number] for number in others] == want
+    assert not batch.step()
+
+
+def test_a_batch_that_failed_writes_nothing_more(
+    opened: Callable[[str], Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens of the step that failed are lost: what came behind them would be another text."""
+    batch = StateBatch(opened("llama"), ContinuousLimits())
+    for prompt in _prompts(4, 9):
+        batch.add(prompt, Sampling(max_new_tokens=5))
+
+    def full(_rows: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(batch, "_join", full)
+    with pytest.raises(MemoryError):
+        batch.step()
+    assert batch._generation is None and not batch._rows
+    with pytest.raises(SessionError, match="closed"):
+        batch.step()
+    with pytest.raises(SessionError, match="closed"):
+        batch.add([5], Sampling(max_new_tokens=5))
+
+
+@pytest.mark.parametrize(("positions", "longest"), [(13, None), (24, None), (10**4, 13), (10**4, 24)])
+def test_the_comparison_fits_into_memory_and_model(
+    positions: int, longest: int | None, opened: Callable[[str], Decoder]
+) -> None:
+    decoder = opened("llama")
+    decoder.longest = longest
+    session: Any = decoder.session
+    limits = ContinuousLimits(cache=4 * positions * session.state.values_of_a_position)
+    batch = compared_batch("model 'x'", decoder, limits, VOCABULARY, 0.02)
+    assert batch.positions == positions
+    few = ContinuousLimits(cache=4 * 12 * session.state.values_of_a_position)
+    with pytest.raises(UnavailableError, match="12 positions, too few"):
+        compared_batch("model 'x'", decoder, few, VOCABULARY, 0.02)
 
 
 def test_states_of_a_fixed_size_are_not_joined(exported: Exported) -> None:

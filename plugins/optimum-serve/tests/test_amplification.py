@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
+from PIL import Image
+
+from optimum_core import accelerate
+from optimum_core.measure import Effort, measuring
+from optimum_serve import ModelSettings
+from waiting import until
 
 Send = Callable[[str, bytes], httpx.Response]
 _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": %s, "datatype": "INT64", "data": %s}]}'
@@ -63,3 +74,56 @@ def test_a_length_that_is_no_number_is_refused(length: bytes, live: Any) -> None
     headers = {b"Inference-Header-Content-Length": length}
     answer = live.client.post("/v2/models/classifier/infer", content=body, headers=headers)
     assert answer.status_code == 400 and "no number of bytes" in answer.json()["error"]
+
+
+class Cloud(torch.nn.Module):
+    """Sums over points, of which there are as many as one likes: no axis counts rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, points: torch.Tensor, centre: torch.Tensor) -> Any:
+        around = points - centre
+        return self.layer(around).sum(0), {"reach": around.abs().max()}
+
+
+def test_a_tensor_whose_first_axis_counts_no_rows_may_be_long(tmp_path: Path, serve: Any) -> None:
+    samples = {"points": torch.randn(6, 3), "centre": torch.randn(3)}
+    quick = measuring(Effort(rounds=1, seconds=0.005, steady=math.inf))
+    cloud = Cloud().eval()
+    with quick, accelerate(cloud, target="ort", sample_inputs=samples, budget=0, cache_dir=tmp_path) as fast:
+        fast.save_pretrained(tmp_path / "cloud")
+    live = serve(ModelSettings(source=str(tmp_path / "cloud"), name="cloud"), max_inputs=10, truth_sample=1)
+    points = torch.randn(150, 3)
+    tensors = [
+        {"name": "points", "shape": [150, 3], "datatype": "FP32", "data": points.flatten().tolist()},
+        {"name": "centre", "shape": [3], "datatype": "FP32", "data": [0.0] * 3},
+    ]
+    answer = live.client.post("/v2/models/cloud/infer", json={"inputs": tensors})
+    assert answer.status_code == 200, answer.text
+    with torch.no_grad():
+        total, named = cloud(points, torch.zeros(3))
+    found = [output["data"] for output in answer.json()["outputs"]]
+    assert found == [pytest.approx(total.tolist(), rel=1e-3, abs=1e-3), pytest.approx([named["reach"].item()])]
+    live.stop()
+
+
+def test_pictures_of_few_bytes_count_as_what_they_are_in_memory(serve: Any) -> None:
+    """Until they have been answered: they may wait for long."""
+    live = serve("pictures", max_bodies=50_000)
+    file = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(file, "PNG")
+    content = file.getvalue()
+    assert len(content) < 1000
+    bodies = live.app.state.server.bodies
+    host, port = live.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=120) as other:
+        other.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        until(lambda: bodies.held == 1)
+        answer = live.client.post("/predict", content=content)
+        assert answer.status_code == 429 and "Retry-After" in answer.headers
+    until(lambda: bodies.held == 0)
+    assert live.client.post("/predict", content=content).status_code == 200  # one alone may be larger
+    until(lambda: bodies.held == 0)
+    live.stop()

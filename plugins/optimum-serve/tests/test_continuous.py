@@ -114,3 +114,29 @@ def test_it_can_be_turned_off(made: Path, serve: Any) -> None:
     live = serve(ModelSettings(source=str(made), name="writer"), continuous_batching=False)
     assert live.client.get("/status.json").json()["models"][0]["writing"] == "in turns"
     assert _ask(live, "ab", temperature=0)["choices"][0]["text"]
+
+
+@pytest.mark.parametrize("tool", [STATES], indirect=True)
+def test_a_cache_that_holds_too_little_leaves_turns(made: Path, serve: Any) -> None:
+    live = serve(ModelSettings(source=str(made), name="writer"), max_cache=1000)
+    assert live.client.get("/status.json").json()["models"][0]["writing"] == "in turns"
+    assert _ask(live, "ab", temperature=0)["choices"][0]["text"]
+
+
+@pytest.mark.parametrize("tool", [STATES], indirect=True)
+def test_a_fault_of_any_type_ends_what_is_written_together_and_nothing_else(
+    made: Path, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = serve(ModelSettings(source=str(made), name="writer"))
+    want = _ask(live, "ab", temperature=0)
+    batch = live.app.state.server.models["writer"]._workers.together._batch
+
+    def full(*_arguments: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(batch, "_written", full)
+    again = _ask(live, "ab", temperature=0)  # of no piece of it has come: it takes its turn
+    assert again["choices"] == want["choices"]
+    assert live.client.get("/status.json").json()["models"][0]["writing"] == "in turns"
+    assert _ask(live, "ab", temperature=0)["choices"] == want["choices"]
+    live.stop()

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from optimum_core import load
-from optimum_core.types import ScoredPiece, TokenIds
+from optimum_core.errors import InputError
+from optimum_core.types import PreparedChat, ScoredPiece, TokenIds
 
 GIVEN: dict[str, Any] = {"model": "writer", "temperature": 0, "max_tokens": 9}
 #: The ids of "a" and "b": letters in order, from "!" on.
@@ -119,6 +120,11 @@ def test_ids_are_taken_as_prompts(client: openai.OpenAI, artifacts: Path) -> Non
         given: dict[str, Any] = {"max_new_tokens": 9, "do_sample": False}
         assert model.generate(TokenIds(AB), **given) == text.choices[0].text
         assert model.generate([TokenIds(AB), "abc"], **given) == [choice.text for choice in both.choices[::-1]]
+        for prompt in (PreparedChat(inputs={}), [PreparedChat(inputs={})]):
+            with pytest.raises(InputError, match="no pictures"):
+                model.generate(prompt, **given)
+    with pytest.raises(TypeError, match="integer"):
+        TokenIds([64.5])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("prompt", "said"), [([64, 258], "257"), ([64] * 128, "128"), ([[]], "empty"), ([], "empty")])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, UnavailableError, VerificationError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.state_batch import StateBatch
@@ -138,7 +138,29 @@ class ContinuousTexts:
         self._batch.close()
 
 
-def continuous_batch(decoder: Decoder, limits: ContinuousLimits) -> ContinuousBatch:
+def compared_batch(
+    who: str, decoder: Decoder, limits: ContinuousLimits, vocabulary: int, tolerance: float
+) -> ContinuousBatch:
+    """Return an empty batch whose tokens are the decoder's own, as `difference` compares them.
+
+    Raises:
+        UnavailableError: the backend has none for this model, or there are too few positions.
+        VerificationError: its tokens are others.
+    """
+    batch = _batch_of(decoder, limits)
+    try:
+        if (most := _most_positions(batch, decoder)) <= _NEW:
+            why = f"there are {most} positions, too few to compare its tokens"
+            raise UnavailableError(who, why, "give it more memory, or write one text after another")
+        if problem := difference(batch, decoder, vocabulary, tolerance):
+            raise VerificationError(f"{who}, {batch.tool}", problem, "generate without it")
+    except BaseException:
+        batch.close()
+        raise
+    return batch
+
+
+def _batch_of(decoder: Decoder, limits: ContinuousLimits) -> ContinuousBatch:
     """Return an empty batch: that of the backend's runtime, else one that joins the backend's states.
 
     Raises:
@@ -194,7 +216,7 @@ def difference(batch: ContinuousBatch, decoder: Decoder, vocabulary: int, tolera
     Args:
         tolerance: of scores, relative to the greatest.
     """
-    prompts = _prompts(vocabulary, decoder.longest)
+    prompts = _prompts(vocabulary, _most_positions(batch, decoder))
     first, again = prompts[:-2], prompts[-2:]
     for prompt, tokens in (*_written(batch, first), *_written(batch, again)):
         if problem := _problem(decoder, prompt, tokens, tolerance):
@@ -202,8 +224,13 @@ def difference(batch: ContinuousBatch, decoder: Decoder, vocabulary: int, tolera
     return ""
 
 
-def _prompts(vocabulary: int, longest: int | None) -> list[list[int]]:
-    most = max(_LENGTHS) if longest is None else max(min(longest - _NEW, max(_LENGTHS)), 1)
+def _most_positions(batch: ContinuousBatch, decoder: Decoder) -> int:
+    """Return the greatest number of positions for which there is memory, and that the model has."""
+    return batch.positions if decoder.longest is None else min(decoder.longest, batch.positions)
+
+
+def _prompts(vocabulary: int, longest: int) -> list[list[int]]:
+    most = max(min(longest - _NEW, max(_LENGTHS)), 1)
     rng = np.random.default_rng(0)
     made = [rng.integers(0, vocabulary, min(length, most)).tolist() for length in _LENGTHS]
     last = made[-1]

@@ -8,11 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.errors import OptionError
 from optimum_core.types import ScoredPiece, ScoredToken
 
 Array = np.ndarray[Any, Any]
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _INCOMPLETE = "\ufffd"
+
+
+def check_logprobs(logprobs: int | None, *, stream: bool) -> None:
+    """Refuse log probabilities that no piece would bring.
+
+    Raises:
+        OptionError: the number is below zero, or the text does not come in pieces.
+    """
+    if logprobs is not None and (not stream or logprobs < 0):
+        raise OptionError("logprobs", f"{logprobs} makes no sense here", "pass 0 or more, with stream=True")
 
 
 class Scoring:
@@ -25,24 +36,24 @@ class Scoring:
 
     def __init__(self, tokenizer: Any, count: int) -> None:
         self._tokenizer, self._count = tokenizer, count
-        self._rows: list[tuple[ScoredToken, tuple[ScoredToken, ...]]] = []
+        self._logs: Array = np.zeros((0, 0))
+        self._tokens: Array = np.zeros(0, np.int64)
+        self._tops: Array = np.zeros((0, 0), np.int64)
 
     def note(self, scores: Array, tokens: Array) -> None:
         """Take the scores of a step [rows, vocabulary] and the tokens that were chosen [rows]."""
-        logs = log_softmax(scores)
-        tops = likeliest(logs, self._count)
-        self._rows = [
-            (self._scored(row, int(token)), tuple(self._scored(row, int(other)) for other in top))
-            for row, token, top in zip(logs, tokens, tops, strict=True)
-        ]
-
-    def _scored(self, logs: Array, token: int) -> ScoredToken:
-        return ScoredToken(token=token, data=token_bytes(self._tokenizer, token), logprob=float(logs[token]))
+        self._logs, self._tokens = log_softmax(scores), tokens
+        self._tops = likeliest(self._logs, self._count)
 
     def scored(self, row: int, piece: str) -> ScoredPiece:
-        """Return a piece of a row with the token of this step."""
-        token, others = self._rows[row]
-        return ScoredPiece(piece, scored=token, likeliest=others)
+        """Return a piece of a row that goes on, with the token of this step: one that has ended has a padding id, which
+        may be none of the vocabulary."""
+        likeliest = tuple(self._scored(row, int(token)) for token in self._tops[row])
+        return ScoredPiece(piece, scored=self._scored(row, int(self._tokens[row])), likeliest=likeliest)
+
+    def _scored(self, row: int, token: int) -> ScoredToken:
+        logprob = float(self._logs[row, token])
+        return ScoredToken(token=token, data=token_bytes(self._tokenizer, token), logprob=logprob)
 
 
 def log_softmax(scores: Array) -> Array:

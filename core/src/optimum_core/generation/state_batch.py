@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder, Generation
-from optimum_core.generation.sampling import Choose, chooser
+from optimum_core.generation.sampling import Choose, chooser, needs_history
 from optimum_core.generation.settings import Settings
 from optimum_core.types import ContinuousLimits, JoiningSession, Progress, Sampling
 
@@ -28,6 +28,7 @@ class _Row:
         ids: of its prompt, and of what has been written.
         read: ids of the prompt that the model has read.
         left: tokens that may come.
+        has_history: the choice of a token depends on those before it.
         generation: reads the prompt, until the row is joined to the others.
     """
 
@@ -36,6 +37,7 @@ class _Row:
     choose: Choose
     eos: frozenset[int]
     left: int
+    has_history: bool
     read: int = 0
     generation: Generation | None = None
     ended: bool = False
@@ -47,7 +49,8 @@ class _Row:
 
     def take(self, scores: Array) -> Progress:
         """Choose the next token by its scores [1, vocabulary]."""
-        token = int(self.choose(np.array([self.ids]), scores)[0])
+        before = self.ids if self.has_history else self.ids[-1:]  # many take longer to convert than to choose
+        token = int(self.choose(np.array([before]), scores)[0])
         self.ids.append(token)
         self.left -= 1
         self.ended = self.ended or token in self.eos or self.left == 0
@@ -64,8 +67,8 @@ class StateBatch:
     """A `ContinuousBatch` on the states of a decoder session that joins them.
 
     Each prompt is read by itself, in pieces; then its row is joined to the others, aligned at their last token, and
-    each call gives all rows their next one. Rows that have ended leave when others join, or as soon as they are half of
-    all.
+    each call gives all rows their next one. Rows that have ended leave when others join, as soon as they are half of
+    all, or when the model has no further positions for them.
 
     Args:
         decoder: of a `JoiningSession`.
@@ -86,6 +89,7 @@ class StateBatch:
         self._rows: list[_Row] = []
         self._generation: Generation | None = None
         self._count = 0
+        self._is_closed = False
 
     @property
     def tool(self) -> str:
@@ -102,7 +106,9 @@ class StateBatch:
 
         Raises:
             InputError: there is no token, or more than memory or model have positions for.
+            SessionError: the batch is closed.
         """
+        self._require_open()
         needed = len(ids) + sampling.max_new_tokens
         if not ids or needed > self.positions:
             why = f"{len(ids)} tokens and {sampling.max_new_tokens} new ones, and there are {self.positions} positions"
@@ -113,13 +119,38 @@ class StateBatch:
         return self._count
 
     def step(self) -> dict[int, Progress]:
-        """Give every row its next token, and read what waits; return what is new."""
+        """Give every row its next token, and read what waits; return what is new.
+
+        Raises:
+            SessionError: the backend failed, or the batch is closed.
+        """
+        self._require_open()
+        try:
+            return self._stepped()
+        except BaseException:  # rows may have tokens that the caller was not told of
+            self.close()
+            raise
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise SessionError(self.tool, "the batch is closed", "begin a new one")
+
+    def _stepped(self) -> dict[int, Progress]:
+        if self._is_beyond():
+            self._regroup(())
         found = self._written()
         joining = self._read(found)
         gone = sum(row.ended for row in self._rows)
-        if joining or 2 * gone > len(self._rows):
+        if joining or (gone and 2 * gone >= len(self._rows)):
             self._regroup(joining)
         return found
+
+    def _is_beyond(self) -> bool:
+        """Whether the model has no further position for a row that has ended, and would be written on."""
+        longest, generation = self._decoder.longest, self._generation
+        if longest is None or generation is None:
+            return False
+        return any(row.ended and generation.tokens(place) >= longest for place, row in enumerate(self._rows))
 
     def _written(self) -> dict[int, Progress]:
         if self._generation is None:
@@ -158,8 +189,8 @@ class StateBatch:
         parts = [(row, former, place) for place, row in enumerate(self._rows) if former is not None]
         parts += [(row, row.generation, 0) for row in joining if row.generation is not None]
         going_on = [(row, generation, place) for row, generation, place in parts if not row.ended]
-        self._rows = [row for row, _, _ in going_on]
         self._generation = self._joined([(generation, place) for _, generation, place in going_on])
+        self._rows = [row for row, _, _ in going_on]
         for generation in {id(generation): generation for _, generation, _ in parts}.values():
             if generation is not self._generation:
                 generation.close()
@@ -186,6 +217,7 @@ class StateBatch:
 
     def close(self) -> None:
         """End all generations, and free the memory."""
+        self._is_closed = True
         for row in (*self._rows, *self._waiting):
             row.ended = True
             row.release()
@@ -207,4 +239,5 @@ def _row(number: int, ids: Sequence[int], sampling: Sampling) -> _Row:
         choose=chooser(settings),
         eos=frozenset(sampling.eos),
         left=sampling.max_new_tokens,
+        has_history=needs_history(settings),
     )

@@ -257,12 +257,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
         """Return a mapper that keeps these outputs of the session; None: all."""
         known = {spec.name: spec for spec in self.manifest.outputs}
-        for name in outputs or ():
-            if name not in known:
-                raise InputError(self._who, f"it has no output {name!r}", f"its outputs are {', '.join(known)}")
+        if unknown := next((name for name in outputs or () if name not in known), None):
+            raise InputError(self._who, f"it has no output {unknown!r}", f"its outputs are {', '.join(known)}")
         return Mapper(
             self._who,
-            self._mapped,
+            self.named_outputs,
             self.manifest.inputs,
             self.manifest.outputs if outputs is None else [known[name] for name in outputs],
             check=self._checker.check,
@@ -270,10 +269,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             streams=self.manifest.streams,
         )
 
-    def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+    def named_outputs(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the outputs by the names of `manifest.outputs`, whatever containers a call puts them into; errors are
+        those of a call."""
         self._check_asked()
-        bound, _ = self._checker.bind((), arrays)
-        return self._run_checked(bound)
+        return self._run_checked(self._checker.bind((), arrays)[0])
 
     def _run_checked(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
         outputs = self._run(arrays)
@@ -282,13 +282,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         return outputs
 
     def __repr__(self) -> str:
-        manifest = self.manifest
-        asked = self._opening.precision if manifest.model.has_original else None  # a given file states its own
-        precision = manifest.quantized or asked or manifest.precision
-        return (
-            f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
-            f"{self._session.device}, {precision}, {self.proof}{hints(self.report)}>"
-        )
+        model, device = self.manifest.model, self._session.device
+        asked = self._opening.precision if model.has_original else None  # a given file states its own
+        precision = self.manifest.quantized or asked or self.manifest.precision
+        name = model.class_name or model.name
+        return f"<accelerated {name}: {self.backend} on {device}, {precision}, {self.proof}{hints(self.report)}>"
 
     def _repr_html_(self) -> str:
         return model_to_html(repr(self), self.report)

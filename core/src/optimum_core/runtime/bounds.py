@@ -220,7 +220,15 @@ def require_order(who: str, names: Iterable[str], arrays: Mapping[str, Any]) -> 
     """
     for name in names:
         value = arrays[name]
-        if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        # What lies on a device is torch's, or tells nothing of its order.
+        is_ordered = value.flags.c_contiguous if isinstance(value, np.ndarray) else _is_contiguous(value)
+        if not is_ordered:
             why = f"input {name!r} is no contiguous array, and the original's answers follow its order in memory"
             remedy = f"pass {name}.contiguous(), or np.ascontiguousarray({name}); or call the original"
             raise InputError(who, why, remedy)
+
+
+def _is_contiguous(value: Any) -> bool:
+    """Whether the numbers of a device array lie in order, or it has no method that says so."""
+    asked = getattr(value, "is_contiguous", None)
+    return asked is None or bool(asked())

@@ -264,7 +264,7 @@ class EmbeddingFace:
         reader = text_reader(self._who, tokenizer, self.manifest, self.directory)
         return TextModel(who=self._who, manifest=self.manifest, mapper=self._mapper, reader=reader)
 
-    @property
+    @cached_property
     def _width(self) -> int | None:
         if isinstance(self._behind, ModulesBehind):
             return width_of(self._behind, self.manifest)

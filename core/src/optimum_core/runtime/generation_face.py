@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import InputError, OptionError, UnavailableError, VerificationError
-from optimum_core.generation.continuous import ContinuousTexts, continuous_batch, difference
+from optimum_core.errors import InputError, OptionError, UnavailableError
+from optimum_core.generation.continuous import ContinuousTexts, compared_batch
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
+from optimum_core.generation.scores import check_logprobs
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_rows, stream_texts
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.files_beside import FilesBeside
-from optimum_core.runtime.merged_calls import MergedCalls, check_logprobs, is_chats
+from optimum_core.runtime.merged_calls import MergedCalls, is_chats
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.state import IDS
 
@@ -168,9 +169,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         kwargs.pop(main, None)
         settings = read_settings(self._beside.checked(), kwargs)
         if self._is_merged:
-            check_logprobs(logprobs, stream=stream)
             write = partial(stream_rows, codec=self._codec, settings=settings, stops=stops, logprobs=logprobs)
-            return self._generate_chat(given, write, stream=stream, keeps_empty=logprobs is not None)
+            return self._generate_chat(given, write, stream=stream, logprobs=logprobs)
         if _is_text(given):
             return self._generate_text(given, settings, stops, stream, logprobs)
         self._check_text_only(stops, False, logprobs)
@@ -204,14 +204,11 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if type(self._session) is not GenerativeSession:
             why = f"backend {self._session.backend!r} does not batch this model's texts continuously"
             raise UnavailableError(self._who, why, "write one text after another, or several in turns")
-        batch = continuous_batch(self._decoder, limits or ContinuousLimits())
         fidelity = self.manifest.fidelity
         tolerance = min(fidelity.tolerance, _MOST_DIFFERENT) if fidelity is not None else _MOST_DIFFERENT
-        vocabulary = self.manifest.outputs[0].shape[-1]
-        if problem := difference(batch, self._decoder, int(vocabulary), tolerance):
-            batch.close()
-            raise VerificationError(f"{self._who}, {batch.tool}", problem, "generate without it")
-        return ContinuousTexts(batch, self._codec, self._beside.checked(), self._decoder.longest, self._check_ids)
+        codec, vocabulary = self._codec, int(self.manifest.outputs[0].shape[-1])
+        batch = compared_batch(self._who, self._decoder, limits or ContinuousLimits(), vocabulary, tolerance)
+        return ContinuousTexts(batch, codec, self._beside.checked(), self._decoder.longest, self._check_ids)
 
     @staticmethod
     def _check_text_only(stops: Sequence[str], stream: bool, logprobs: int | None) -> None:
@@ -291,13 +288,15 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     def _generate_text(
         self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool, logprobs: int | None
     ) -> str | list[str] | Iterator[Any]:
+        check_logprobs(logprobs, stream=stream)
         drives = self._parts or self._decoder
-        is_one = isinstance(given, str | TokenIds) or isinstance(given[0], Mapping)
+        is_one = isinstance(given, str | TokenIds | PreparedChat) or isinstance(given[0], Mapping)
         prompts = [given] if is_one else list(given)
         for prompt in prompts:
+            if isinstance(prompt, PreparedChat):
+                raise InputError(self._who, "it takes no pictures in its text", "pass the chat as it was")
             if isinstance(prompt, TokenIds):
                 self._check_ids(np.array([prompt], np.int64))
-        check_logprobs(logprobs, stream=stream)
         if stream:
             pieces = stream_texts(drives, self._codec, prompts, settings, stops, logprobs)
             return (row[0] for row in pieces if row[0] or logprobs is not None) if is_one else pieces

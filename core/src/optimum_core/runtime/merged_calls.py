@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from optimum_core.artifact import Manifest
-from optimum_core.errors import InputError, OptionError, UnavailableError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.chats import Chat
+from optimum_core.generation.scores import check_logprobs
 from optimum_core.generation.text import Begun
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
@@ -27,16 +28,6 @@ def is_chats(given: Any) -> bool:
     if isinstance(first, list | tuple) and first:
         first = first[0]
     return isinstance(first, Mapping | PreparedChat)
-
-
-def check_logprobs(logprobs: int | None, *, stream: bool) -> None:
-    """Refuse log probabilities of pieces that are not streamed, or of fewer than no token.
-
-    Raises:
-        OptionError: such are asked for.
-    """
-    if logprobs is not None and (not stream or logprobs < 0):
-        raise OptionError("logprobs", f"{logprobs} makes no sense here", "pass 0 or more, with stream=True")
 
 
 class MergedCalls:
@@ -113,19 +104,23 @@ class MergedCalls:
             InputError: the processor refuses the chat.
         """
         if not self.takes_pictures_in_chats:
-            raise UnavailableError(self._who, "it takes no pictures in its text", "pass the chat to generate")
+            whole = "pass what the model's processor returns with return_tensors='pt'"
+            remedy = whole if self._is_merged else "pass the chat to generate"
+            raise UnavailableError(self._who, "it takes no pictures in its text", remedy)
         return PreparedChat(inputs=self._chat_reader(chat))
 
-    def _generate_chat(self, given: Any, write: Write, *, stream: bool, keeps_empty: bool) -> Any:
+    def _generate_chat(self, given: Any, write: Write, *, stream: bool, logprobs: int | None) -> Any:
         """Generate behind one chat, without transformers' `generate`.
 
         Args:
             write: writes behind a decoder, its first tokens and their mask.
-            keeps_empty: of a stream, yield pieces without text too.
+            logprobs: as for `generate`; of a stream with them, pieces without text come too.
 
         Raises:
             InputError: several came.
+            OptionError: the text does not come in pieces, and log probabilities would.
         """
+        check_logprobs(logprobs, stream=stream)
         is_many = isinstance(given, list | tuple) and bool(given) and not isinstance(given[0], Mapping)
         chat = given[0] if is_many and len(given) == 1 else given
         if not isinstance(chat, PreparedChat):
@@ -135,6 +130,6 @@ class MergedCalls:
         _ = self._decoder  # tells the session how long a text may be
         pieces = write(self._session.started(chat.inputs))
         if stream:
-            return pieces if is_many else (row[0] for row in pieces if row[0] or keeps_empty)
+            return pieces if is_many else (row[0] for row in pieces if row[0] or logprobs is not None)
         text = "".join(row[0] for row in pieces)
         return [text] if is_many else text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,17 @@ from typing import Any
 class TokenIds(tuple[int, ...]):
     """A prompt in ids, of which the text behind it is wanted: ids in arrays are answered by ids.
 
+    Raises:
+        TypeError: one is no whole number.
+
     >>> TokenIds([5, 7])
     (5, 7)
     """
 
     __slots__ = ()
+
+    def __new__(cls, ids: Iterable[int] = ()) -> TokenIds:
+        return super().__new__(cls, map(operator.index, ids))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +54,9 @@ class LastPiece(str):
         made.is_complete = is_complete
         return made
 
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"is_complete": self.is_complete}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredToken:
@@ -77,3 +87,6 @@ class ScoredPiece(str):
         made = super().__new__(cls, text)
         made.scored, made.likeliest = scored, likeliest
         return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"scored": self.scored, "likeliest": self.likeliest}

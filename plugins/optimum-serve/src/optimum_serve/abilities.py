@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from optimum_core import AcceleratedModel
+from optimum_core.types.tensors import is_batch
 from optimum_serve.tokenizing import frame_of
 
 SENTENCE, LOGITS = "sentence_embedding", "logits"
@@ -33,6 +34,13 @@ class Abilities:
     def outputs(self) -> dict[str, tuple[int | str, ...]]:
         """Shapes of its outputs by name."""
         return {spec.name: spec.shape for spec in self.model.manifest.outputs}
+
+    @cached_property
+    def batched(self) -> frozenset[str]:
+        """The names of its inputs that have several numbers for each row of a call."""
+        return frozenset(
+            spec.name for spec in self.model.manifest.inputs if len(spec.shape) > 1 and is_batch(spec.shape[0])
+        )
 
     @cached_property
     def takes_text(self) -> bool:

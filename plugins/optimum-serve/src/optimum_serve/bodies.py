@@ -1,4 +1,4 @@
-"""Bodies of requests: each with its own limits, and one for all that are in memory at once."""
+"""Bodies of requests, and what is made of them: each with its own limits, and one for all in memory at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LATER = 2.0
 
 @dataclass(kw_only=True, slots=True)
 class Bodies:
-    """The bodies that are in memory; in the event loop alone.
+    """The bodies that are in memory, and what was made of them; in the event loop alone.
 
     Attributes:
         most: their bytes together, at most.
@@ -68,11 +68,21 @@ class Body:
     def _take(self, size: int) -> None:
         if self._size + size > self._most:
             raise self._too_large()
+        try:
+            self.hold(size)
+        except RequestError as problem:
+            problem.headers["Connection"] = "close"
+            raise
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more: what was made of the body, such as pictures, of which few bytes may have come.
+
+        Raises:
+            RequestError: others fill the memory (429).
+        """
         others = self._bodies.held - self._size
         if others and self._bodies.held + size > self._bodies.most:
-            problem = busy(f"other requests fill the {self._bodies.most} bytes for bodies", _LATER)
-            problem.headers["Connection"] = "close"
-            raise problem
+            raise busy(f"other requests fill the {self._bodies.most} bytes for bodies", _LATER)
         self._size += size
         self._bodies.held += size
 

@@ -44,12 +44,14 @@ class Call:
     """One request, read.
 
     Attributes:
+        memory: counts what the request holds until it has been answered.
         body: of the endpoint's type; None where it takes none.
         model: the name of the model that answers, once it is known; for figures and the log.
     """
 
     server: Server
     request: Request
+    memory: Body
     body: Any = None
     model: str = ""
 
@@ -103,8 +105,8 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
 
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
-        call = Call(server=server, request=request)
         own = Body(server.bodies, server.settings.max_body, server.settings.body_timeout)
+        call = Call(server=server, request=request, memory=own)
         tracing = server.tracing
         trace = tracing.begin(endpoint.method, endpoint.path, request.headers) if tracing is not None else None
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from optimum_core.errors import OptimumError, SessionError
+from optimum_core.errors import SessionError
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Group(Generic[M]):
         start = time.perf_counter()
         try:
             stepped = self._together.step()
-        except OptimumError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer's thread goes on
             self._break(error)
             return False
         seconds = time.perf_counter() - start
@@ -115,8 +115,8 @@ class Group(Generic[M]):
             member.put(None)
             del self._members[text]
 
-    def _break(self, error: OptimumError) -> None:
-        """Tell the texts that have begun that they are lost, and release the others."""
+    def _break(self, error: Exception) -> None:
+        """Tell the texts that have begun that they are lost, release the others, and free the memory."""
         log.error("continuous batching ended, and texts take turns from now on: %s", error)
         self.is_broken = True
         for member in self._members.values():
@@ -125,6 +125,7 @@ class Group(Generic[M]):
             else:
                 self.released.append(member)
         self._members.clear()
+        self._together.close()
 
     def close(self) -> None:
         """Free the memory."""

@@ -49,7 +49,7 @@ class Workers:
         """The way in which texts are written at once: in turns, or together; empty: none are."""
         if self.writer is None:
             return ""
-        return "in turns" if self.together is None else f"together, by {self.together.tool}"
+        return f"together, by {self.together.tool}" if self.writer.is_together else "in turns"
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
@@ -95,6 +95,8 @@ def _together(name: str, model: AcceleratedModel, settings: Settings) -> Any:
         log.info("texts of %s take turns: %s", name, error.why)
     except VerificationError as error:
         log.warning("texts of %s take turns, as continuous batching gives others: %s", name, error)
+    except OptimumError as error:
+        log.warning("texts of %s take turns, as continuous batching failed: %s", name, error)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,13 @@ def check_values(shape: Sequence[int | str], tokens: int) -> None:
         raise invalid(message, "too_many", 413)
 
 
-def check_batch(arrays: Mapping[str, Array], settings: Settings) -> None:
-    """Refuse a greater batch of a client's own than the server makes."""
-    rows = max((len(array) for array in arrays.values() if array.ndim), default=0)
+def check_batch(arrays: Mapping[str, Array], batched: Collection[str], settings: Settings) -> None:
+    """Refuse a greater batch of a client's own than the server makes.
+
+    Args:
+        batched: names of the inputs whose first axis counts rows.
+    """
+    rows = max((len(array) for name, array in arrays.items() if name in batched and array.ndim), default=0)
     check_number(rows, settings)
     tokens, most = tokens_of(arrays), settings.max_batch_tokens
     if rows > 1 and tokens > most:

@@ -63,6 +63,11 @@ class Prompt:
     room: int
     is_limited: bool = False
 
+    @property
+    def size(self) -> int:
+        """The bytes of its pictures in arrays."""
+        return sum(array.nbytes for array in self.value.inputs.values()) if isinstance(self.value, PreparedChat) else 0
+
 
 class GivenUp(BaseException):
     """The server stops while a model is opened; a BaseException, so that no trial of a search records it."""
@@ -239,7 +244,7 @@ class ServedModel(Abilities):
             RequestError: the batch is greater than the settings allow, or too many wait.
         """
         _ = self.model
-        check_batch(arrays, self._settings)
+        check_batch(arrays, self.batched, self._settings)
         (found,) = await self._batcher().submit([(None, arrays)], [max(tokens_of(arrays), 1)])
         self.watch.called(arrays, found)
         return dict(found)
@@ -270,7 +275,8 @@ class ServedModel(Abilities):
             found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
             self.watch.batch(items)
             return found
-        answers = [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
+        named = (model.named_outputs(dict(arrays)) for arrays in items)
+        answers = [{name: np.asarray(value) for name, value in outputs.items()} for outputs in named]
         for arrays in items:
             self.watch.arrays(arrays)
         return answers

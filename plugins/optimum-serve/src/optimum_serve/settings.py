@@ -72,10 +72,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
         auto_truncate: cut texts that are too long to embed, score or classify, where a request does not say.
-        max_body, max_bodies: bytes of one request, and of all that are being read or answered; beyond, requests get
-            429.
+        max_body, max_bodies: bytes of one request, and of all that are being read or answered, pictures and sounds made
+            of them included; beyond, requests get 429.
         max_running: texts that are written in turns at once, for each model.
-        continuous_batching: write texts together where the backend can; it holds the weights once more.
+        continuous_batching: write texts together where the backend can; a runtime that does it by itself, as
+            openvino-genai, holds the weights once more.
         max_cache: bytes of keys and values for that, for each model.
         max_new_tokens: the greatest number of tokens that a request may ask for.
         generation: arguments of `generate` for all models, as above.

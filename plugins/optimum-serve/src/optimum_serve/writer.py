@@ -76,6 +76,11 @@ class Writer:
         """The number of texts that are being written."""
         return self._alone() + len(self._group or ())
 
+    @property
+    def is_together(self) -> bool:
+        """Whether texts are written together: the backend can, and has not failed at it."""
+        return self._group is not None and not self._group.is_broken
+
     def _alone(self) -> int:
         return sum(isinstance(turn, _Text) for turn in tuple(self._running))
 

@@ -48,6 +48,7 @@ class ModelWatch:
         self.inputs = manifest.inputs
         self.axes = tuple(dict.fromkeys(axis for spec in manifest.inputs for axis in spec.dynamic_axes.values()))
         self._for_each_token = {spec.name for spec in manifest.outputs if len(spec.dynamic_axes) > 1}
+        self._of_rows = {spec.name for spec in manifest.outputs if [*spec.dynamic_axes.items()] == [(0, "batch")]}
         self._has_classes = any(
             spec.name == _LOGITS and len(spec.shape) == 2 and isinstance(spec.shape[-1], int) and spec.shape[-1] > 1
             for spec in manifest.outputs
@@ -94,7 +95,7 @@ class ModelWatch:
         self.traffic.request(_lengths_of(self.inputs, inputs))
         if self.truth is None:
             return
-        kept = {name: value[0] for name, value in outputs.items() if name not in self._for_each_token}
+        kept = {name: value[0] for name, value in outputs.items() if name in self._of_rows}
         if kept and all(spec.shape[:1] == ("batch",) for spec in self.inputs if spec.name in inputs):
             self.truth.offer({name: value[0] for name, value in inputs.items()}, kept)
 

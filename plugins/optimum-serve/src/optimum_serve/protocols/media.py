@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
@@ -90,8 +91,9 @@ async def _answered(
         raise invalid(f"{name} is of no use for a model of kind {model.kind!r}: leave it out", "not_supported")
     read = _READ[model.medium]
     items = await asyncio.to_thread(read, files)
+    call.memory.hold(sum(map(_size, items)))
     if model.captions:
-        return await _captions(model, items, stated.max_new_tokens)
+        return await _captions(call, model, items, stated.max_new_tokens)
     found = await model.run(items, LOGITS, [_length(item) for item in items])
     return [classes(model, row, stated.function_to_apply)[: stated.top_k] for row in found.values]
 
@@ -101,8 +103,14 @@ def _length(item: Any) -> int:
     return 1 + len(item["array"]) // _SAMPLES if isinstance(item, Mapping) else 1
 
 
-async def _captions(model: ServedModel, pictures: Sequence[Any], most: int | None) -> list[list[Caption]]:
+def _size(item: Any) -> int:
+    """Return the bytes of a sound, or of a picture in colours."""
+    return int(item["array"].nbytes) if isinstance(item, Mapping) else 3 * item.width * item.height
+
+
+async def _captions(call: Call, model: ServedModel, pictures: Sequence[Any], most: int | None) -> list[list[Caption]]:
     inputs = await asyncio.to_thread(model.model.prepare, pictures)
+    call.memory.hold(sum(np.asarray(value).nbytes for item in inputs for value in item.values()))
     texts = await together([_whole(model.caption(item, most)) for item in inputs])
     return [[Caption(generated_text=text)] for text in texts]
 

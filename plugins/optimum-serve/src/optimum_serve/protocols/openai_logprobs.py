@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from optimum_core.types import ScoredPiece, ScoredToken
@@ -57,7 +58,7 @@ def of_completion(pieces: Sequence[ScoredPiece], offset: int) -> dict[str, Any]:
         offset: the characters of the tokens before them.
     """
     texts = [_text(piece.scored) for piece in pieces]
-    offsets = [offset + sum(map(len, texts[:number])) for number in range(len(texts))]
+    offsets = list(accumulate(map(len, texts), initial=offset))[:-1]
     tops = [{_text(token): _finite(token.logprob) for token in (*piece.likeliest, piece.scored)} for piece in pieces]
     return {
         "tokens": texts,

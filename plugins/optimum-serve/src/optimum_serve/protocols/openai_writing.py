@@ -96,6 +96,7 @@ async def chat(call: Call) -> Response:
     _check(body, _unsupported(body))
     model = call.server.chosen(call, body.model, lambda model: model.completes or model.sees, "answers a chat")
     prompt = await chat_prompt(model, body.messages)
+    call.memory.hold(prompt.size)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return await _written(model, body, [prompt] * body.choices, most, chat=True)
 
