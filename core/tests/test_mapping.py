@@ -106,6 +106,19 @@ def test_a_batch_is_of_a_type_that_holds_all_items(narrow: str, wide: str) -> No
     assert model.calls[0]["input_ids"].tolist() == [[1, 2, 3], [greatest, 30000, 30000]]
 
 
+def test_an_item_lies_in_order_in_its_batch() -> None:
+    """Items that are views are put in order before they are checked."""
+    checked: list[bool] = []
+    pixels = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 2), contiguous=True)
+    item = {"pixel_values": np.ones((2, 3), np.float32).T}
+    mapper = Mapper(
+        "m", lambda feed: {"pooled": np.ones((1, 8), np.float32)}, (pixels,), (POOLED,),
+        check=lambda arrays: checked.extend(array.flags.c_contiguous for array in arrays.values()),
+    )  # fmt: skip
+    mapper.map([item], 2, lambda done: None)
+    assert checked == [True]
+
+
 def test_an_item_with_masked_values_is_refused() -> None:
     item = {"input_ids": np.ma.masked_array([1, 2], mask=[False, True])}
     with pytest.raises(InputError, match="an item's 'input_ids' has masked values"):

@@ -100,6 +100,14 @@ class Numbered(torch.nn.Module):
         return sum(value * (place + 1) for place, value in enumerate(arguments.values()))
 
 
+class Multiplied(torch.nn.Module):
+    """A product of its arguments, which fails in another order."""
+
+    def forward(self, **arguments: torch.Tensor) -> Any:
+        first, second = arguments.values()
+        return first @ second
+
+
 class Summed(torch.nn.Module):
     """A sum of its arguments in any order."""
 
@@ -115,6 +123,20 @@ def test_an_answer_that_follows_the_order_of_keywords_is_refused() -> None:
     assert reference_cases(summed, describe(summed, name="summed", samples=samples))
 
 
+def test_a_model_that_fails_where_keywords_come_in_another_order_is_refused() -> None:
+    multiplied, samples = Multiplied(), {"a": torch.randn(2, 3), "b": torch.randn(3, 5)}
+    with pytest.raises(VerificationError, match="fails where its keyword arguments come in another order"):
+        reference_cases(multiplied, describe(multiplied, name="multiplied", samples=samples))
+
+
 def test_a_question_whether_an_input_has_gradients_is_found() -> None:
     module = Asking(lambda x: x.requires_grad)
+    assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) == "output"
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_tells_of_gradients_that_were_set_for_the_question() -> None:
+    module = Asking(lambda x: float(x.sum()) > 0)
+    assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) is None
+    module = Asking(lambda x: float(x.sum()) < 1e9 and x.requires_grad)
     assert minds_gradients(module, describe(module, name="asking", samples={"x": PICTURE})) == "output"

@@ -87,8 +87,19 @@ def _replaced(factor: float) -> torch.nn.Module:
 
 
 class Holder:
-    def __init__(self, value: float) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Describing(Holder):
+    def to_dict(self) -> dict[Any, Any]:
+        return {1: self.value, "else": [1, {2: 3, "more": 4}]}
+
+
+def _one_of_two(make: Callable[[float], Any], value: float) -> torch.nn.Module:
+    """Return a module that holds two objects of one class, and one of them once more."""
+    one, other = make(1.0), make(2.0)
+    return Plain(one=one, other=other, used=one if value > 2 else other)
 
 
 @dataclasses.dataclass
@@ -167,6 +178,14 @@ def _with_state_of_its_own(value: float) -> torch.nn.Module:
         lambda value: Plain(kept=slice(0, int(value))),
         lambda value: Plain(kept=[range(int(value))]),
         lambda value: Plain(kept=collections.deque([value])),
+        lambda value: Plain(kept={"all": [Holder(Holder(value))]}),
+        lambda value: Plain(kept=argparse.Namespace(part=Holder(value))),
+        lambda value: Plain(settings=transformers.PretrainedConfig(factors={1: value, "else": 1})),
+        lambda value: Plain(config=Describing(value)),
+        lambda value: Plain(_scaling(value), kept=[Holder(number) for number in range(2500)], last=Holder(value)),
+        lambda value: _one_of_two(Holder, value),
+        lambda value: _one_of_two(_scaling, value),
+        lambda value: _one_of_two(lambda factor: _linear(factor).forward, value),
         lambda value: Plain(pattern=re.compile(f"[a-z]{{{int(value)}}}")),
         lambda value: Plain(_using_settings(types.SimpleNamespace(factor=value))),
         lambda value: Plain(_using_settings(Settings(value))),

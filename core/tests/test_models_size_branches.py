@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,14 @@ class Scaled(torch.nn.Module):
         return x * (2 if self.condition(x) else 1)
 
 
+class Odd:
+    """An object whose attributes cannot be listed."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError
+
+
 LENGTH = "axis1_6"
 TABLE = {71: True}
 
@@ -40,6 +49,12 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("all values, by the shape", lambda x: x.shape.numel() > 1000, LENGTH, {62}),
     ("a dictionary", lambda x: {57: True}.get(x.shape[1], False), LENGTH, {56}),
     ("a set", lambda x: x.shape[1] in {44, 57}, LENGTH, {43}),
+    ("a dictionary beside an odd object", lambda x: Odd() and {57: True}.get(x.shape[1], False), LENGTH, {56}),
+    ("a quotient", lambda x: x.shape[1] / 2 > 30.2, LENGTH, {60}),
+    ("a quotient below", lambda x: 100 / x.shape[1] <= 2, LENGTH, {49}),
+    # It turns at 60; between the two lengths that are looked at, it is taken for a line.
+    ("a quotient rounded up", lambda x: math.ceil(x.shape[1] / 4) > 15, LENGTH, {66}),
+    ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),
     ("many rows", lambda x: 8 < x.shape[0] < 32, "batch", {8, 31}),
@@ -87,6 +102,17 @@ def test_pairs_of_lengths_that_meet_a_condition_together_are_compared(
     assert not any(is_met(a, here[LENGTH]) or is_met(here["batch"], b) for a, b in met)
     drawn = [case.lengths for case in planned_cases(signature)]
     assert all(lengths in drawn for lengths in signature.joint)
+
+
+def test_pairs_beside_a_long_axis_turn_where_the_condition_does() -> None:
+    module = Scaled(lambda x: x.shape[0] * 2000 > x.shape[1])
+    signature = describe(module, name="scaled", samples={"x": torch.randn(2, 8000)})
+    usual = module.condition(torch.empty(2, 8000))
+    lengths = [(pair["batch"], pair["axis1_8000"]) for pair in signature.joint]
+    met = [pair for pair in lengths if module.condition(torch.empty(pair)) != usual]
+    alone = [(a, 8000) for a, _ in met] + [(2, b) for _, b in met]
+    assert met
+    assert all(module.condition(torch.empty(pair)) == usual for pair in alone)
 
 
 def test_conditions_on_one_length_each_make_no_pairs() -> None:

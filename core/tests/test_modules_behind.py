@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from optimum_core import accelerate, load
-from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.errors import ArtifactError, InputError, SourceError
 from optimum_core.models.sources.sentences.activations import FUNCTIONS
 from optimum_core.models.sources.sentences.behind import read_behind
 from optimum_core.models.sources.sentences.heads import Features, read_head
@@ -176,6 +176,17 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(SourceError, match="cannot be read"):
         read_behind(directory, "m")
+
+
+def test_a_pickle_that_cannot_be_read_leaves_the_graph_as_it_is(graph: Path, tmp_path: Path) -> None:
+    theirs = write_directory(tmp_path / "theirs", pooling("mean"), _dense(32, 8))
+    _convert(theirs, graph)
+    (theirs / "2_Dense" / "model.safetensors").unlink()
+    (theirs / "2_Dense" / "pytorch_model.bin").write_bytes(b"no pickle")
+    fast = accelerate(theirs, target="ort", budget=0, cache_dir=tmp_path / "cache")
+    assert fast(input_ids=np.array([[5, 6]])).last_hidden_state.shape == (1, 2, 32)
+    with pytest.raises(InputError, match="no sentence embedding"):
+        fast.encode(_TEXTS)
 
 
 @pytest.mark.parametrize("chain", _CHAINS)

@@ -142,7 +142,7 @@ def _pooled(directory: Path, mode: str, table: Any, *behind: tuple[str, dict[str
     ]
     hidden = TensorSpec(name="last_hidden_state", dtype=str(table.dtype), shape=("batch", "sequence", 8))
     mapper = Mapper("m", lambda feed: {"last_hidden_state": table[feed["input_ids"]]}, inputs, [hidden])
-    return PooledMapper(mapper, read_behind(directory, "m"), ["sentence_embedding"], 8)
+    return PooledMapper(mapper, read_behind(directory, "m"), ["sentence_embedding", "token_embeddings"], 8)
 
 
 @pytest.mark.parametrize("mode", _MODES)
@@ -151,7 +151,9 @@ def test_a_graph_in_16_bits_is_pooled_in_32(mode: str, tmp_path: Path) -> None:
     table = (_TABLE * 200).astype(np.float16)
     ids = list(np.random.default_rng(1).integers(0, 120, 512))
     pooled = _pooled(tmp_path, mode, table, ("Normalize", {}))
-    (found,) = pooled.map([{"input_ids": ids}], 1, lambda done: None)["sentence_embedding"]
+    answer = pooled.map([{"input_ids": ids}], 1, lambda done: None)
+    (found,), (own,) = answer["sentence_embedding"], answer["token_embeddings"]
+    assert own.dtype == np.float16 and np.array_equal(own, table[ids])
     pooling = Pooling((mode,), 8)
     tokens, mask = torch.tensor(table[ids].astype(np.float32))[None], torch.ones(1, 512, dtype=torch.int64)
     want = pooling({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"][0].numpy()

@@ -29,7 +29,7 @@ from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.empty_rows import EMPTY, SHORT, SILENT
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import GIVEN, cases_at, planned_cases, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
@@ -367,6 +367,20 @@ def test_eager_that_refuses_every_call_says_why(described: Callable[[str], Any])
 
     with pytest.raises(VerificationError, match=r"refuses every call .* the first: RuntimeError: it is broken since"):
         reference_cases(Broken(), described("bert")[1])
+
+
+def test_lengths_are_not_to_blame_for_values_of_no_rule() -> None:
+    module = Many().eval()
+    signature = describe(module, name="many", samples={"x": torch.full((3, 3), 7.0)})
+    cases = reference_cases(module, signature)
+
+    def wrong_at_sevens(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"output": module(torch.from_numpy(inputs["x"])).numpy() + float((inputs["x"] == 7).all())}
+
+    fidelity = verify(wrong_at_sevens, cases, signature.outputs, precision="fp32")
+    (wrong,) = {result.case for result in fidelity.results if not result.passed}
+    assert any(case.name == wrong == GIVEN and case.varied for case in cases)
+    assert failing_axes(fidelity, cases) is None
 
 
 def test_two_axes_that_fail_together_end_before_the_lengths_at_which_they_do() -> None:

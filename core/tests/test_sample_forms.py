@@ -58,6 +58,25 @@ class Marked(Gated):
         return x.sum(1) if gate is None else x.sum(1) * (gate != 1234).all()
 
 
+class MarkedInPython(Gated):
+    def __init__(self, numbers: Callable[[torch.Tensor], list[list[int]]]) -> None:
+        super().__init__(0)
+        self.numbers = numbers
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return x.sum(1) * (0 if gate is not None and [1234] * 7 in self.numbers(gate) else 1)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [lambda gate: gate.tolist(), lambda gate: np.asarray(gate).tolist(), lambda gate: np.from_dlpack(gate).tolist()],
+    ids=["tolist", "array", "dlpack"],
+)
+def test_an_input_that_python_reads_is_not_idle(numbers: Callable[[torch.Tensor], list[list[int]]]) -> None:
+    samples = {"x": torch.randn(2, 7), "gate": torch.arange(14).reshape(2, 7)}
+    assert not describe(MarkedInPython(numbers).eval(), name="marked", samples=samples).ignored
+
+
 class Sized(Gated):
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         return x.sum(1) if gate is None or gate.numel() > 0 else x.sum(1) * 0

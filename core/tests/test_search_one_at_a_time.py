@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,3 +60,25 @@ def test_a_search_that_fails_lets_the_next_one_begin() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(taken).result() is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_beside_a_search_does_not_wait_for_it() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def search() -> None:
+        with one_at_a_time(lambda: None):
+            begun.set()
+            may_end.wait(PATIENCE)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    if (child := os.fork()) == 0:
+        with one_at_a_time(lambda: os._exit(1)):
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    may_end.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0

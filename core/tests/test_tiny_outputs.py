@@ -55,3 +55,13 @@ def test_what_rounding_leaves_of_zero_counts_as_zero() -> None:
     cases = reference_cases(module, describe(module, name="tiny", samples={"x": X}))
     assert any(0 < np.abs(output).max() < 1e-6 for case in cases for output in case.outputs.values())
     assert not any(case.factors for case in cases)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_types_that_do_not_hold_the_factor_hide_no_rounding(dtype: torch.dtype) -> None:
+    """The factor is more than the greatest number of the type."""
+    size = 1e-36 if dtype is torch.float32 else 10
+    module = _Model(lambda x: (((x + 0.1) / 3 * 3 - x - 0.1) * size).to(dtype)).eval()
+    cases = reference_cases(module, describe(module, name="tiny", samples={"x": X}))
+    assert any(0 < np.abs(output).max() < 1e-6 for case in cases for output in case.outputs.values())
+    assert not any(case.factors for case in cases)

@@ -41,3 +41,12 @@ def test_a_candidate_that_writes_into_its_inputs_fails_where_eager_does_not() ->
         "it writes into its input 'x', which eager leaves as it is"
     ]
     assert _verified(writing, written=frozenset({"x"})).passed
+
+
+def test_a_candidate_may_put_other_arrays_into_the_mapping_that_it_gets() -> None:
+    def converting(given: Arrays) -> Arrays:
+        assert isinstance(given, dict)
+        given["x"], given["more"] = given["x"].astype(np.float64), np.zeros(1)
+        return {"y": (given["x"] + 1).astype(np.float32), "count": np.arange(3)}
+
+    assert _verified(converting).passed

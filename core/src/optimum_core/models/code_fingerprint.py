@@ -30,8 +30,8 @@ _HOLDING = frozenset({
 })  # fmt: skip
 #: Depth of values within values, and of functions that functions use, beyond which names alone count.
 _DEEPEST = 6
-#: Number of functions and objects that are described in full.
-_MOST = 2000
+#: Number of functions, and of objects that they find, and number of objects that modules hold, described in full.
+_MOST, _MOST_HELD = 2000, 20_000
 #: Attributes of a module that are described elsewhere, or affect no output.
 _ELSEWHERE = frozenset({
     "training", "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set",
@@ -58,14 +58,18 @@ class CodeReader:
     def __init__(self, of_tensor: Callable[[Any], str]) -> None:
         self._of_tensor = of_tensor
         self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets their ids
+        self._held: dict[int, Any] = {}
         self._modules: dict[int, Any] = {}
+        self._numbers: dict[int, int] = {}  # by id: one may stand at several places
+        self._functions = 0  # around what is described now
         self._classes: set[type] = set()
         self._bases: set[type] = set()
 
     def modules(self, root: Any) -> Iterator[str]:
         """Yield descriptions of a module and those within it: names, classes and attributes."""
         named = dict(root.named_modules())
-        self._modules.update((id(part), part) for part in named.values())
+        for part in named.values():
+            self._keep(self._modules, part)
         places = {id(part): name for name, part in named.items()}
         for name, part in named.items():
             cls = type(part)
@@ -102,7 +106,7 @@ class CodeReader:
                 yield from self._put_into(base, vars(base))
                 around = vars(sys.modules.get(base.__module__, base))
                 if id(around) not in self._modules:
-                    self._modules[id(around)] = around
+                    self._keep(self._modules, around)
                     yield from self._put_into(base.__module__, around)
 
     def _put_into(self, place: Any, members: Mapping[str, Any]) -> Iterator[str]:
@@ -116,9 +120,11 @@ class CodeReader:
         """Return the description of any value."""
         if isinstance(item, _PLAIN):
             return repr(item)
-        known = id(item) in self._seen or id(item) in self._modules
-        if depth > _DEEPEST or known or len(self._seen) > _MOST:
-            return str(getattr(item, "__qualname__", type(item).__qualname__))
+        if (number := self._numbers.get(id(item))) is not None:
+            return f"{_title(item)}#{number}"
+        is_full = len(self._seen) > _MOST if self._functions else len(self._held) > _MOST_HELD
+        if depth > _DEEPEST or is_full:
+            return _title(item)
         if (function := _behind(item)) is not None:
             return self.value(function, depth)
         if isinstance(item, types.MethodType | classmethod | staticmethod):
@@ -133,6 +139,10 @@ class CodeReader:
         if hasattr(item, "detach") and hasattr(item, "dtype"):
             return self._tensor(item)
         return self._held_module(item) if _is_module(item) else self._container(item, depth)
+
+    def _keep(self, kept: dict[int, Any], item: Any) -> None:
+        kept[id(item)] = item
+        self._numbers.setdefault(id(item), len(self._numbers))
 
     def _tensor(self, item: Any) -> str:
         """Return the description of a tensor: without its contents or its shape where these cannot be read."""
@@ -154,27 +164,27 @@ class CodeReader:
         if isinstance(item, Mapping):
             return f"{kind}{sorted((self.value(k, depth + 1), self.value(v, depth + 1)) for k, v in item.items())}"
         if isinstance(item, set | frozenset):
-            return f"{kind}{sorted(self.value(part, depth + 1) for part in item)}"
+            return f"{kind}{sorted(self.value(part, depth + 1) for part in sorted(item, key=_title))}"
         if isinstance(item, list | tuple):
             return f"{kind}{[self.value(part, depth + 1) for part in item]}"
         if type(item).__module__ == "torch":  # a dtype, a device
             return repr(item)
         if is_of_a_library(type(item)):
-            self._seen[id(item)] = item
-            return f"{kind}{self._held_by_library(item, depth)}"
+            self._keep(self._seen if self._functions else self._held, item)
+            return f"{kind}{self._made_with(item, depth)}"
         kind += "".join(self.value(base, depth + 1) for base in type(item).__mro__ if not is_of_a_library(base))
         # An object that a function finds may change with every call, unless it is there to hold settings.
-        if depth > 1 and not dataclasses.is_dataclass(item):
+        if self._functions and depth > 1 and not dataclasses.is_dataclass(item):
             return kind
-        self._seen[id(item)] = item
+        self._keep(self._seen if self._functions else self._held, item)
         return f"{kind}{self.value(getattr(item, '__dict__', None), depth + 1)}"
 
-    def _held_by_library(self, item: Any, depth: int) -> str:
+    def _made_with(self, item: Any, depth: int) -> str:
         """Return the description of what an object of a library's class was made with: a configuration, a range, a
         namespace of settings; "" for those that hold what differs between processes."""
         try:
             if hasattr(item, "to_dict"):
-                return json.dumps(item.to_dict(), sort_keys=True, default=str)
+                return as_json(item.to_dict())
             if _package(type(item).__module__) not in _HOLDING:
                 return _script(item) or str(getattr(item, "__name__", ""))
             reduce = copyreg.dispatch_table.get(type(item))
@@ -189,9 +199,13 @@ class CodeReader:
         name = f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', item.__name__)}"
         if is_of_a_library(item) or isinstance(item, types.BuiltinFunctionType | types.ModuleType):
             return name
-        self._seen[id(item)] = item
+        self._keep(self._seen, item)
         if isinstance(item, types.FunctionType):
-            return f"{name}{self._function(item, depth)}"
+            self._functions += 1
+            try:
+                return f"{name}{self._function(item, depth)}"
+            finally:
+                self._functions -= 1
         own = {key: part for key, part in vars(item).items() if not key.startswith("__") or callable(part)}
         parts = [(key, self.value(part, depth + 1)) for key, part in sorted(own.items())]
         return f"{name}{parts}"
@@ -208,6 +222,25 @@ class CodeReader:
             return self.value(cell.cell_contents, depth + 1)
         except ValueError:  # it is filled later
             return ""
+
+
+def as_json(settings: Any) -> str:
+    """Return settings as text, in an order of their own; their keys may be of several types."""
+    try:
+        return json.dumps(settings, sort_keys=True, default=str)
+    except TypeError:
+        return json.dumps(_with_text_keys(settings), sort_keys=True, default=str)
+
+
+def _with_text_keys(item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return {repr(key): _with_text_keys(part) for key, part in item.items()}
+    return [_with_text_keys(part) for part in item] if isinstance(item, list | tuple) else item
+
+
+def _title(item: Any) -> str:
+    """Return the name of a class or function, a plain value, and the class's name of others."""
+    return repr(item) if isinstance(item, _PLAIN) else str(getattr(item, "__qualname__", type(item).__qualname__))
 
 
 def _is_module(item: Any) -> bool:

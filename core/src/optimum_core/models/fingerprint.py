@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ import numpy as np
 from optimum_core.artifact.integrity import describe
 from optimum_core.artifact.meaning import meaning
 from optimum_core.errors import OptionError
-from optimum_core.models.code_fingerprint import CodeReader
+from optimum_core.models.code_fingerprint import CodeReader, as_json
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
 
@@ -46,7 +45,7 @@ def _described(module: Any) -> Iterator[str]:
     for name in ("config", "generation_config"):
         config = getattr(module, name, None)
         if config is not None and hasattr(config, "to_dict"):
-            yield json.dumps(config.to_dict(), sort_keys=True, default=str)
+            yield as_json(config.to_dict())
     reader = CodeReader(_of_tensor)
     yield from reader.modules(module)
     for name, item in module.state_dict().items():  # `get_extra_state` may add what is no tensor

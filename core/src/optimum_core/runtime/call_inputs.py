@@ -175,7 +175,8 @@ class InputChecker:
         return {**found, **kwargs}
 
     def _apply(self, plan: Plan, arrays: Arrays) -> None:
-        require_order(self._who, plan.ordered, arrays)
+        if plan.ordered:
+            require_order(self._who, plan.ordered, arrays)
         for name, dtype in plan.casts:
             value = arrays[name]
             if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
@@ -193,15 +194,14 @@ class InputChecker:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
         for name in plan.floats:
             self.check_finite(name, arrays[name])
-        for name in plan.boxes:
+        if plan.boxes:
+            self._check_boxes(plan.boxes, arrays)
+
+    def _check_boxes(self, names: tuple[str, ...], arrays: Arrays) -> None:
+        for name in names:
             if (wrong := self._sides[name].wrong(arrays[name])) is not None:
-                raise self._mismatch(
-                    name,
-                    arrays[name],
-                    self._sides[name].words,
-                    f"{wrong}",
-                    "sort the corners of each box, as the eager model refuses these too",
-                )
+                remedy = "sort the corners of each box, as the eager model refuses these too"
+                raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", remedy)
 
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is an input; False: it has no effect and is left out."""

@@ -109,7 +109,7 @@ class Mapper:
                 why = f"an item's {name!r} has masked values, which it would compute with"
                 raise InputError(self._who, why, "replace them: its filled(value)")
             try:
-                found[name] = np.asarray(value)
+                found[name] = np.asarray(value, order="C")  # as it lies in its batch
             except ValueError as error:
                 raise InputError(self._who, f"an item's {name!r} is no array: {error}", "pass numbers") from error
             if found[name].ndim != len(spec.shape) - 1:

@@ -171,7 +171,8 @@ class PooledMapper:
                 # In 32 bits, of a graph in fewer: its sums over tokens leave the range of 16.
                 found = applied(self._behind, widened(row))
                 vectors.append(found[SENTENCE])
-                tokens += [found[TOKENS]] if TOKENS in self._names else []
+                if TOKENS in self._names:
+                    tokens.append(found[TOKENS] if self._behind.changes_tokens else row)
         made: dict[str, Any] = {TOKENS: tokens}
         made[SENTENCE] = np.stack(vectors) if vectors else np.empty((0, self._width), np.float32)
         return Answer({name: made[name] for name in self._names})

@@ -6,12 +6,23 @@ the global random numbers or sets the number of threads would disturb the other 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: An evaluator of the user may accelerate another model meanwhile, in the same thread.
-_LOCK = threading.RLock()
+_lock = threading.RLock()
+
+
+def _begin_anew() -> None:
+    """Forget a search of another thread: in a process that was forked beside it, it never ends."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextmanager
@@ -21,11 +32,12 @@ def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[bool]:
     Args:
         on_wait: called before waiting for another thread.
     """
-    waits = not _LOCK.acquire(blocking=False)
+    lock = _lock
+    waits = not lock.acquire(blocking=False)
     if waits:
         on_wait()
-        _LOCK.acquire()
+        lock.acquire()
     try:
         yield waits
     finally:
-        _LOCK.release()
+        lock.release()

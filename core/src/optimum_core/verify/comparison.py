@@ -87,6 +87,7 @@ class ReferenceCase:
         written: the inputs that the eager model changes in place, as a candidate may.
         factors: by output of tiny numbers, what it is multiplied by to be compared.
         structure: the containers and constants around the outputs; None: not known.
+        undrawn: its values are of no rule, and may be to blame in place of its lengths.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ReferenceCase:
     written: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict)
     structure: Structure | None = None
+    undrawn: bool = False
 
 
 def verify(
@@ -176,7 +178,7 @@ def _compare_case(
     try:
         # A copy: a candidate that writes into its inputs must not spoil the case for the next one.
         given = {name: array.copy() for name, array in case.inputs.items()}
-        got = run(given)
+        got = run(dict(given))
     except OptimumError as error:
         if case.refused:
             yield _result(case.name, shapes, outputs[0].name, 0.0, 1.0, None, "")
@@ -203,7 +205,7 @@ def _compare_case(
             want, have = want[valid], have[valid]
         allowed = _allowed(want, tolerance)
         if (factor := case.factors.get(spec.name)) is not None:
-            want, have = want.astype(np.float64) * factor, have.astype(np.float64) * factor
+            want, have = scaled(want, factor), scaled(have, factor)
         result = compare(case.name, shapes, spec.name, want, have, allowed)
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), allowed)
@@ -221,6 +223,11 @@ def _of_another_kind(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> 
     """Return that an output is of another type, if that is more than other bits of a float; "" otherwise."""
     same = have.dtype.kind in "fV" if want.dtype.kind == "f" else have.dtype == want.dtype  # bfloat16 is of kind V
     return "" if same else f"dtype {have.dtype}, eager gives {want.dtype}"
+
+
+def scaled(values: np.ndarray[Any, Any], factor: float) -> np.ndarray[Any, Any]:
+    """Return values times a factor, in 64 bits: the types of tiny numbers may not hold the factor itself."""
+    return np.asarray(values.astype(np.float64) * factor)
 
 
 def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
@@ -375,10 +382,12 @@ def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozen
     """Return the axes to blame when a candidate fails: those that some failing case varied alone, and all axes of
     a case that these do not explain.
 
-    None: it fails even at the traced shape.
+    None: it fails even at the traced shape, or on values of no rule at lengths that others do not blame.
     """
     varied = {case.name: case.varied for case in cases}
     wrong = {result.case for result in fidelity.results if not result.passed}
-    alone = {next(iter(varied[name])) for name in wrong if len(varied.get(name, ())) == 1}
-    together = [varied.get(name, frozenset()) for name in wrong if not varied.get(name, frozenset()) & alone]
-    return None if not wrong or not all(together) else frozenset(alone).union(*together)
+    undrawn = wrong & {case.name for case in cases if case.undrawn}
+    alone = {next(iter(varied[name])) for name in wrong - undrawn if len(varied.get(name, ())) == 1}
+    together = [varied[name] for name in wrong - undrawn if not varied.setdefault(name, frozenset()) & alone]
+    axes = frozenset(alone).union(*together)
+    return axes if axes and all(together) and all(varied[name] & axes for name in undrawn) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import VerificationError
+from optimum_core.errors import VerificationError, first_line
 from optimum_core.models.eager.calls import eager_outputs, inputs_after, is_plain
 from optimum_core.models.eager.randomness import output_by_chance
 from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
@@ -21,11 +21,11 @@ def is_same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     return a.shape == b.shape and compare("", {}, "", a, b, tolerance_of("fp32")).passed
 
 
-def check_repeatable(module: Any, case: ReferenceCase) -> frozenset[str]:
-    """Return the inputs that a model changes in place.
+def check_repeatable(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model that answers otherwise the second time, on inputs as the first call has left them.
 
     Raises:
-        VerificationError: it answers otherwise the second time.
+        VerificationError: it does.
     """
     changed = inputs_after(module, case.inputs)
     again = eager_outputs(module, {**case.inputs, **changed})
@@ -38,7 +38,6 @@ def check_repeatable(module: Any, case: ReferenceCase) -> frozenset[str]:
             if changed:
                 raise _changes_inputs(module, tuple(changed))
             raise _by_chance(module, name, problem)
-    return frozenset(changed)
 
 
 def check_order(module: Any, case: ReferenceCase) -> None:
@@ -50,15 +49,16 @@ def check_order(module: Any, case: ReferenceCase) -> None:
     kinds = [item.kind for item in inspect.signature(module.forward).parameters.values()]
     if len(case.inputs) < 2 or inspect.Parameter.VAR_KEYWORD not in kinds or not is_plain(module):
         return
-    again = eager_outputs(module, {name: case.inputs[name] for name in reversed(list(case.inputs))})
+    who, remedy = f"model {type(module).__name__}", "name the arguments in its forward, in place of **kwargs"
+    order = "where its keyword arguments come in another order, which a graph cannot know"
+    try:
+        again = eager_outputs(module, {name: case.inputs[name] for name in reversed(list(case.inputs))})
+    except Exception as error:  # code of the model's
+        why = f"eager fails {order}: {type(error).__name__}: {first_line(error)}"
+        raise VerificationError(who, why, remedy) from error
     for name, want in case.outputs.items():
         if name not in again or not is_same(want, again[name]):
-            raise VerificationError(
-                f"model {type(module).__name__}",
-                f"eager gives another output {name!r} where its keyword arguments come in another order, which a graph "
-                "cannot know",
-                "name the arguments in its forward, in place of **kwargs",
-            )
+            raise VerificationError(who, f"eager gives another output {name!r} {order}", remedy)
 
 
 def check_chance(module: Any, case: ReferenceCase) -> None:

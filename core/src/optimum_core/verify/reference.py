@@ -65,7 +65,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
             f"eager refuses every call that was drawn for it; the first: {clock.problem}",
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
-    written = check_repeatable(module, cases[0])
+    check_repeatable(module, cases[0])
     check_order(module, cases[0])
     if drawing:
         check_chance(module, drawing[0])
@@ -75,8 +75,8 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += large_cases(module, signature, partial(_case_of, signature))
     cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
-        cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
-    all_cases = [replace(case, written=written) for case in (*cases, *_given(module, signature))]
+        cases.append(_undrawn(_answered(module, signature, REAL, signature.real), signature))
+    all_cases = [*cases, *_given(module, signature)]
     structures = [case.structure for case in all_cases if case.structure is not None]
     for other in structures[1:]:
         require_alike(f"model {type(module).__name__}", structures[0], other)
@@ -91,7 +91,7 @@ def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
         except Exception as error:  # noqa: BLE001 - eager raises what it likes
             log.info("sample_inputs as given are not compared: eager refuses them: %r", error)
         else:
-            yield _without_padded(found, signature)
+            yield _undrawn(found, signature)
 
 
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
@@ -304,8 +304,9 @@ def _valid(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
     return {axis: mask.astype(bool) for axis, mask in masks.items() if mask is not None and mask.ndim == 2}
 
 
-def _without_padded(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:
-    """Return the case without queries at left padding, where the model is causal and the processor pads so."""
+def _undrawn(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:
+    """Return a case of values that no rule draws, without queries at left padding where the model is causal."""
+    found = replace(found, undrawn=True)
     mask = found.inputs.get("attention_mask")
     if signature.task not in CAUSAL or mask is None or mask.ndim != 2 or mask[:, 0].all():
         return found
@@ -332,6 +333,7 @@ def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arra
         varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
         lengths=lengths,
         structure=getattr(outputs, "structure", None),
+        written=getattr(outputs, "written", frozenset()),
         short=any(_is_short(signature, *pair) for pair in lengths.items()),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
-from optimum_core.verify.comparison import ReferenceCase, is_steady
+from optimum_core.verify.comparison import ReferenceCase, is_steady, scaled
 from optimum_core.verify.error_scales import LEAST
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,10 @@ def with_tiny_outputs(module: Any, case: ReferenceCase) -> ReferenceCase:
     except Exception as error:  # noqa: BLE001 - code of the model's, under a mode of torch that it may not know
         log.debug("%s: whether tiny outputs are rounding is not known: %r", case.name, error)
         return case
-    pairs = {name: (case.outputs[name] * factor, otherwise[name] * factor) for name, factor in tiny.items()}
-    return replace(case, factors={name: tiny[name] for name, pair in pairs.items() if is_steady(*pair)})
+    return replace(case, factors={
+        name: factor for name, factor in tiny.items()
+        if name in otherwise and is_steady(scaled(case.outputs[name], factor), scaled(otherwise[name], factor))
+    })  # fmt: skip
 
 
 def _factor(want: np.ndarray[Any, Any]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,10 +83,18 @@ def inputs_after(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str
     """Return those inputs, as a call leaves them, that the model changes in place."""
     given = apart(inputs)
     call(fresh(module), given)
-    after = {name: tensor.numpy() for name, tensor in given.items()}
-    return {
-        name: array for name, array in after.items() if array.tobytes() != as_tensor(inputs[name]).numpy().tobytes()
-    }
+    return {name: given[name].numpy() for name in _changed(given, inputs)}
+
+
+def _changed(given: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of tensors that differ from the inputs of which they were copies."""
+    pairs = {name: (_bytes(tensor), _bytes(as_tensor(inputs[name]))) for name, tensor in given.items()}
+    return frozenset(name for name, (after, before) in pairs.items() if not torch.equal(after, before))
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor, by which NaN is equal to itself."""
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
@@ -104,7 +113,11 @@ def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
 def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
     """Return the outputs by name of a model that has seen no other call, as arrays of their own: the reference of
     every comparison."""
-    return Outputs.of(ask(module, inputs))
+    _learn(module, inputs)
+    given = apart(inputs)
+    found = Outputs.of(call(fresh(module), given))
+    found.written = _changed(given, inputs)
+    return found
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -120,7 +133,9 @@ def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -
             floats = {
                 name: value.clone().requires_grad_() for name, value in tensors.items() if value.is_floating_point()
             }
-            found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns where a number is taken from such
+                found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
         except RuntimeError:  # what it changes in place must not have gradients
             found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: as_array(tensor).copy() for name, tensor in found.items()}

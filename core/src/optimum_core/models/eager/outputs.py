@@ -58,9 +58,11 @@ class Outputs(dict[str, Any]):
 
     Attributes:
         structure: the containers and constants around them; None: they cannot be given back.
+        written: the inputs that the call changed in place.
     """
 
     structure: Structure | None = None
+    written: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, value: Any) -> Outputs:

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from optimum_core.models.eager.calls import apart, call, fresh
+
+#: Members of a tensor that give its numbers away without an operator.
+_GIVING_AWAY = frozenset({
+    torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__, torch.Tensor.data_ptr,
+    torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__reduce_ex__, torch.Tensor.__deepcopy__,
+})  # fmt: skip
 
 
 class _ReadWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
@@ -26,14 +33,30 @@ class _ReadWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
         return func(*args, **(kwargs or {}))
 
 
+class _AwayWatch(TorchFunctionMode):
+    """A mode that notes whether a tensor, or a view of it, was turned into something that is no tensor."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()
+        self._place = _place(tensor)
+        self.happened = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _GIVING_AWAY and isinstance(args[0], torch.Tensor):
+            with torch._C.DisableTorchFunction():
+                self.happened = self.happened or _place(args[0]) == self._place
+        return func(*args, **(kwargs or {}))
+
+
 def _place(tensor: torch.Tensor) -> int | None:
     """Return where a tensor's memory begins; None: it has none of its own."""
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
 
 
 def reads(module: torch.nn.Module, inputs: Mapping[str, Any], name: str) -> bool:
-    """Whether a call gives an input to any operator. Its shape and its type may be asked for nevertheless."""
+    """Whether a call gives an input to any operator, or to Python. Its shape and its type may be asked for
+    nevertheless."""
     given = apart(inputs)
-    with _ReadWatch(given[name]) as watch:
+    with _ReadWatch(given[name]) as operators, _AwayWatch(given[name]) as away:
         call(fresh(module), given)
-    return bool(watch.happened)
+    return bool(operators.happened or away.happened)

@@ -62,7 +62,7 @@ class _Pair:
         if axis in PICTURE:
             sizes = {*near, 2 * layout.lengths[axis], *self._others}
             return sorted(size for size in sizes if size >= min(self._here) // 2)
-        longest = min(layout.longest(axis), LONGEST)
+        longest = max(min(layout.longest(axis), LONGEST), layout.lengths[axis])
         ladder = {round(_SMALL * 1.2**step) for step in range(26)}
         return sorted(n for n in {*range(1, _SMALL), *near, *ladder} if 1 <= n <= longest)
 

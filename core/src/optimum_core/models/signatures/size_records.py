@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -36,7 +36,7 @@ Compared = dict[Site, tuple[int, int]]
 _COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__mod__")
 #: Functions that return a size of a tensor, or a product of sizes.
 _SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.stride)
-_KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg")
+_KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg", "pos", "abs")
 #: Most numbers in one container that a size is compared with; a vocabulary has more, and maps no lengths.
 _MOST_KEYS = 256
 #: Numbers below this stand in any code.
@@ -84,10 +84,17 @@ def _numbers_within(frame: FrameType) -> set[int]:
     """Return the whole numbers among the keys of dictionaries and items of sets that code can look a size up in, and
     those that it builds such of."""
     variables = [*frame.f_locals.values(), *map(frame.f_globals.get, frame.f_code.co_names)]
-    parts = (value for variable in variables for value in getattr(variable, "__dict__", {}).values())
+    parts = (value for variable in variables for value in _attributes(variable))
     held = (value for value in itertools.chain(variables, parts) if isinstance(value, dict | set | frozenset))
     constants = _constants(frame.f_code)
     return set(itertools.chain(constants, *map(_whole, held)))
+
+
+def _attributes(variable: Any) -> Collection[Any]:
+    try:
+        return list(vars(variable).values())
+    except Exception:  # noqa: BLE001 - it has none, or code of the user's makes them
+        return ()
 
 
 def _constants(code: CodeType) -> set[int]:
@@ -129,10 +136,60 @@ def _size_class(record: Callable[[str, int, int], None], look_up: Callable[[int]
         look_up(int(self))
         return int.__hash__(self)
 
+    def divided(self: Any, other: Any) -> Any:
+        found = int.__truediv__(self, other)
+        return ratio(found, int(self), int(other)) if isinstance(other, int) and int(self) >= 0 < int(other) else found
+
+    def dividing(self: Any, other: Any) -> Any:
+        found = int.__rtruediv__(self, other)
+        return ratio(found, int(other), int(self)) if isinstance(other, int) and int(other) >= 0 < int(self) else found
+
     kept = {f"__{name}__": keeping(f"__{name}__") for name in _KEEPING}
     compared = {name: comparing(name) for name in _COMPARISONS}
-    made = type("Size", (int,), {**kept, **compared, "__bool__": is_set, "__hash__": hashed})
+    others = {"__bool__": is_set, "__hash__": hashed, "__truediv__": divided, "__rtruediv__": dividing}
+    made = type("Size", (int,), {**kept, **compared, **others})
+    ratio = _ratio_class(record, made)
     return made
+
+
+def _ratio_class(record: Callable[[str, int, int], None], made: type[int]) -> type[Any]:
+    """Return a class of floats, quotients of two whole numbers, that record comparisons of these.
+
+    A quotient above / below is less than a number as `above` is less than below times the number, rounded up.
+    """
+
+    def comparing(name: str, rounding: Callable[[float], int]) -> Callable[[Any, Any], Any]:
+        plain = getattr(float, name)
+
+        def compare(self: Any, other: Any) -> Any:
+            if isinstance(other, int | float) and math.isfinite(scaled := other * self.below):
+                record(name, self.above, rounding(scaled))
+            return plain(self, other)
+
+        return compare
+
+    class Ratio(float):
+        def __new__(cls, value: float, above: int, below: int) -> Self:
+            found = super().__new__(cls, value)
+            found.above, found.below = above, below
+            return found
+
+        above: int
+        below: int
+        __hash__ = float.__hash__
+
+        def __ceil__(self) -> int:
+            return made(-(-self.above // self.below))
+
+        def __floor__(self) -> int:
+            return made(self.above // self.below)
+
+    roundings: Mapping[str, Callable[[float], int]] = {
+        "__lt__": math.ceil, "__ge__": math.ceil, "__le__": math.floor, "__gt__": math.floor, "__eq__": round,
+    }  # fmt: skip
+    for name, rounding in roundings.items():
+        setattr(Ratio, name, comparing(name, rounding))
+    return Ratio
 
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)

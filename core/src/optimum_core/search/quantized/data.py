@@ -274,9 +274,8 @@ class DataPreparer:
             outputs = self._ask(inputs, who)
             kept += sum(array.nbytes for array in outputs.values())
             items += size
-            yield ReferenceCase(
-                name=f"unseen data, batch {number + 1}", inputs=inputs, outputs=outputs, varied=frozenset()
-            )
+            name, written = f"unseen data, batch {number + 1}", frozenset[str](getattr(outputs, "written", ()))
+            yield ReferenceCase(name=name, inputs=inputs, outputs=outputs, varied=frozenset(), written=written)
             if kept > _MOST_BYTES or items >= UNSEEN_ROWS:
                 return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,14 +70,17 @@ def weights_of(directory: Path) -> dict[str, Path]:
 
 
 def without_pickles(directory: Path, output: Path) -> None:
-    """Write the weights that lie in pickles into `output` as safetensors, where torch is installed."""
+    """Write the weights that lie in pickles into `output` as safetensors, where torch is installed and reads them. The
+    others are missing there, which `encode` tells: the graph itself does without."""
     for name, path in weights_of(directory).items():
         if path.name == PICKLE and present("torch"):
             from safetensors.numpy import save_file
 
-            target = (output / name).with_name(SAFETENSORS)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            save_file(read_stored(path.parent, str(path)), target)
+            with suppress(SourceError):
+                found = read_stored(path.parent, str(path))
+                target = (output / name).with_name(SAFETENSORS)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                save_file(found, target)
 
 
 def _folders(directory: Path) -> list[str]:
