@@ -16,6 +16,7 @@ from optimum_core.testing.kinds import tiny_module
 from optimum_core.testing.sharing import shared
 from optimum_serve import ModelSettings, Settings, create_app
 from optimum_serve.connections import DrainingServer, uvicorn_options
+from requests_by_hand import Send
 from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
 from waiting import until
 
@@ -119,3 +120,13 @@ def serve(artifacts: Path) -> Iterator[Serve]:
 def live(serve: Serve) -> Live:
     """A server of all models."""
     return serve()
+
+
+@pytest.fixture
+def send(live: Live) -> Send:
+    """A function that posts a body of JSON, right or wrong."""
+
+    def post(path: str, body: bytes) -> httpx.Response:
+        return live.client.post(path, content=body, headers={"Content-Type": "application/json"})
+
+    return post

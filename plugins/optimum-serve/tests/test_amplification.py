@@ -6,11 +6,9 @@ import io
 import json
 import math
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from PIL import Image
@@ -18,20 +16,8 @@ from PIL import Image
 from optimum_core import accelerate
 from optimum_core.measure import Effort, measuring
 from optimum_serve import ModelSettings
+from requests_by_hand import TENSOR, TEXT, Send
 from waiting import until
-
-Send = Callable[[str, bytes], httpx.Response]
-_TENSOR = b'{"inputs": [{"name": "input_ids", "shape": %s, "datatype": "INT64", "data": %s}]}'
-_TEXT = b'{"prompt": "ab", "max_tokens": 2, %s}'
-
-
-@pytest.fixture
-def send(live: Any) -> Send:
-    def post(path: str, body: bytes) -> httpx.Response:
-        answer: httpx.Response = live.client.post(path, content=body, headers={"Content-Type": "application/json"})
-        return answer
-
-    return post
 
 
 @pytest.mark.parametrize("documents", ["texts", "documents"])
@@ -45,7 +31,7 @@ def test_many_stops_do_not_hold_up_other_texts(send: Send) -> None:
     for stop in ([f"stop {number}" for number in range(17)], ["a" * 5000]):
         answer = send("/v1/completions", json.dumps({"prompt": "ab", "max_tokens": 2, "stop": stop}).encode())
         assert answer.status_code == 400 and "16 of 4096 characters" in answer.json()["error"]["message"]
-    assert send("/v1/completions", _TEXT % b'"stop": ["x", "y"]').status_code == 200
+    assert send("/v1/completions", TEXT % b'"stop": ["x", "y"]').status_code == 200
 
 
 def test_many_prompts_are_refused_before_one_is_read(send: Send) -> None:
@@ -56,7 +42,7 @@ def test_many_prompts_are_refused_before_one_is_read(send: Send) -> None:
 def test_a_batch_of_tensors_has_the_limits_of_batches(send: Send) -> None:
     for rows, length, said in ((1025, 2, "1025 inputs"), (300, 60, "18000 tokens")):
         data = b"[%s]" % b",".join([b"5"] * rows * length)
-        answer = send("/v2/models/classifier/infer", _TENSOR % (b"[%d, %d]" % (rows, length), data))
+        answer = send("/v2/models/classifier/infer", TENSOR % (b"[%d, %d]" % (rows, length), data))
         assert answer.status_code == 400 and said in answer.json()["error"]
 
 
@@ -70,7 +56,7 @@ def test_vectors_of_tokens_are_limited_by_the_answer(live: Any, monkeypatch: pyt
 
 @pytest.mark.parametrize("length", ["\u00b2".encode("latin-1"), b"9" * 5000, b"-1", b"0x10", b""])
 def test_a_length_that_is_no_number_is_refused(length: bytes, live: Any) -> None:
-    body = _TENSOR % (b"[1, 1]", b"[5]")
+    body = TENSOR % (b"[1, 1]", b"[5]")
     headers = {b"Inference-Header-Content-Length": length}
     answer = live.client.post("/v2/models/classifier/infer", content=body, headers=headers)
     assert answer.status_code == 400 and "no number of bytes" in answer.json()["error"]

@@ -26,21 +26,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from requests_by_hand import TENSOR, TEXT, Send
 from waiting import until
 
-Send = Callable[[str, bytes], httpx.Response]
-_TENSOR = b'{"inputs": [{"name": "input_ids", "shape": %s, "datatype": "INT64", "data": %s}]}'
 _CHAT = b'{"messages": [{"role": "user", "content": "a"}], %s}'
-_TEXT = b'{"prompt": "ab", "max_tokens": 2, %s}'
-
-
-@pytest.fixture
-def send(live: Any) -> Send:
-    def post(path: str, body: bytes) -> httpx.Response:
-        answer: httpx.Response = live.client.post(path, content=body, headers={"Content-Type": "application/json"})
-        return answer
-
-    return post
 
 
 @pytest.mark.parametrize(
@@ -64,14 +53,14 @@ def send(live: Any) -> Send:
         ("/v1/embeddings", b'{"input": [-1]}'),
         ("/v1/embeddings", b'{"input": [1e5]}'),
         ("/v1/embeddings", b'{"input": "w5", "dimensions": %s}' % (b"9" * 400)),
-        ("/v1/completions", _TEXT % b'"temperature": NaN'),
-        ("/v1/completions", _TEXT % b'"temperature": 1e999'),
-        ("/v1/completions", _TEXT % b'"seed": %s' % (b"9" * 400)),
-        ("/v1/completions", _TEXT % b'"temperature": 1, "top_k": -3'),
-        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e-300, "temperature": 1'),
-        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e308'),
-        ("/v1/completions", _TEXT % b'"top_p": 7'),
-        ("/v1/completions", _TEXT % b'"n": 99999999999999999999'),
+        ("/v1/completions", TEXT % b'"temperature": NaN'),
+        ("/v1/completions", TEXT % b'"temperature": 1e999'),
+        ("/v1/completions", TEXT % b'"seed": %s' % (b"9" * 400)),
+        ("/v1/completions", TEXT % b'"temperature": 1, "top_k": -3'),
+        ("/v1/completions", TEXT % b'"repetition_penalty": 1e-300, "temperature": 1'),
+        ("/v1/completions", TEXT % b'"repetition_penalty": 1e308'),
+        ("/v1/completions", TEXT % b'"top_p": 7'),
+        ("/v1/completions", TEXT % b'"n": 99999999999999999999'),
         ("/v1/completions", b'{"prompt": "ab", "max_tokens": %s}' % (b"9" * 400)),
         ("/v1/completions", b'{"prompt": "ab", "max_tokens": -1}'),
         ("/v1/completions", b'{"prompt": ""}'),
@@ -82,19 +71,19 @@ def send(live: Any) -> Send:
         ("/v1/completions", b'{"prompt": "\xed\xa0\x80"}'),
         ("/models/encoder", b'{"inputs": "\xff"}'),
         ("/v2/repository/index", b'{"ready": "\xff"}'),
-        ("/v2/models/classifier/infer", _TENSOR.replace(b"input_ids", b"\xff") % (b"[1, 1]", b"[5]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 9999999999999999999999]", b"[1]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[4294967296, 4294967296]", b"[]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[1e999]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[%s]" % (b"9" * 400))),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b'[{"a": 1}]')),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[2], [2, 3]]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[1, true]]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[" * 5000 + b"]" * 5000)),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[-1, -1]", b"[1]")),
-        ("/v2/models/classifier/infer", _TENSOR % (b"[0, 4]", b"[]")),
-        ("/v2/models/classifier/infer", _TENSOR.replace(b"INT64", b"INT8") % (b"[1, 1]", b"[261]")),
-        ("/v2/models/classifier/infer", _TENSOR.replace(b"INT64", b"UINT8") % (b"[1, 1]", b"[-251]")),
+        ("/v2/models/classifier/infer", TENSOR.replace(b"input_ids", b"\xff") % (b"[1, 1]", b"[5]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 9999999999999999999999]", b"[1]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[4294967296, 4294967296]", b"[]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 1]", b"[1e999]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 1]", b"[%s]" % (b"9" * 400))),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 1]", b'[{"a": 1}]')),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 2]", b"[[2], [2, 3]]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 2]", b"[[1, true]]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[1, 1]", b"[" * 5000 + b"]" * 5000)),
+        ("/v2/models/classifier/infer", TENSOR % (b"[-1, -1]", b"[1]")),
+        ("/v2/models/classifier/infer", TENSOR % (b"[0, 4]", b"[]")),
+        ("/v2/models/classifier/infer", TENSOR.replace(b"INT64", b"INT8") % (b"[1, 1]", b"[261]")),
+        ("/v2/models/classifier/infer", TENSOR.replace(b"INT64", b"UINT8") % (b"[1, 1]", b"[-251]")),
     ],
 )  # fmt: skip
 def test_hostile_json_is_refused_and_told_why(path: str, body: bytes, send: Send) -> None:
