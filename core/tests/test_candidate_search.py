@@ -14,6 +14,7 @@ from optimum_core.errors import ExportError, OptionError, SessionError, Verifica
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
+from optimum_core.search import budget as budgets
 from optimum_core.search.context import SearchResult
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
@@ -167,6 +168,16 @@ def test_a_spent_budget_skips_what_is_not_needed(search: Make) -> None:
 def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> None:
     tuned = search(first=wrong, second=Memory()).run("acme", budget=no_time())
     assert tuned.winner.spec.route == "second"
+
+
+def test_a_spent_budget_ends_in_an_error_where_nothing_was_true_in_time(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "LEAST_FOR_TARGET", 0.0)
+    made = search(first=wrong, second=Memory())
+    with pytest.raises(VerificationError, match=r"agrees with the eager model:\n(.*\n)+.*a budget of more than 0 s"):
+        made.run("acme", budget=no_time())
+    assert made.acme.exported == ["first"]
 
 
 def test_a_spent_budget_ends_where_eager_may_be_returned(search: Make) -> None:

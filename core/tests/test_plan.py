@@ -45,6 +45,7 @@ ALL = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": ENGINES,
         ("auto", Target()),
         ("runner", Target(backend="runner")),
         ("runner:cuda:0", Target(backend="runner", device="cuda:0")),
+        ("runner:cpu:0", Target(backend="runner", device="cpu:0")),
         ("runner:GPU", Target(backend="runner", device="gpu")),
         (" runner ", Target(backend="runner")),
         ("builder:sm_89", Target(backend="builder", device="sm_89")),
@@ -57,6 +58,12 @@ def test_a_target_is_a_backend_and_perhaps_a_device(text: str, target: Target) -
 @pytest.mark.parametrize("text", ["", "  ", ":", "::"])
 def test_a_target_that_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="names nothing"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", ["runner:cpu:7", "runner:CPU:1", "runner:cpu:x"])
+def test_a_processor_has_no_number(text: str) -> None:
+    with pytest.raises(OptionError, match=r"one processor(.|\n)*pass 'runner:cpu'"):
         parse_target(text)
 
 

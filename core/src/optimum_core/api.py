@@ -27,7 +27,8 @@ from optimum_core.request import AccelerateRequest, asked_ways, check_level, che
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.converted import overflow_notes
 from optimum_core.termination import unwound_on_sigterm
-from optimum_core.types import Hardware, Support
+from optimum_core.turns import turn_lent
+from optimum_core.types import Event, Hardware, Support
 
 
 def accelerate(
@@ -71,9 +72,9 @@ def accelerate(
             also say how often each comes: {"batch": 1, "sequence": 16, "calls": 120}.
         objective: "latency" of one call, "throughput" of calls side by side, "size" of the files, or "energy" of a
             call, where the machine counts it.
-        budget: seconds for the whole call. After them nothing is begun but what a correct result still needs, such as
-            a quantization that was named: one step, several where the machine has much else to do. The most promising
-            candidates go first. None: up to a minute, less for a model that is already fast.
+        budget: seconds for the whole call, which may overrun them by one step; a named target gets up to half a minute
+            if nothing of it was right before. The most promising candidates go first. None: up to a minute, less for a
+            model that is already fast.
         verify: False skips the comparison with eager; the artifact records this.
         processor: tokenizer or processor, where it is not stored beside the model.
         revision: branch, tag or commit, for a hub id.
@@ -131,11 +132,22 @@ def accelerate(
         hardware=hardware,
         plugins=plugins,
         cache=cache,
-        emit=progress or (lambda event: None),
+        emit=_listener(progress),
     )
     with ordinary_modes(), unwound_on_sigterm():
         accelerated = pipeline.run()
     return _as_given(model, _noted(accelerated, plugins, request.target))
+
+
+def _listener(progress: Emit | None) -> Emit:
+    """Return a function that passes events on to the user's, if there is one."""
+
+    def emit(event: Event) -> None:
+        if progress is not None:
+            with turn_lent():
+                progress(event)
+
+    return emit
 
 
 def _supports_of(request: AccelerateRequest, plugins: PluginManager, hardware: Hardware) -> dict[str, Support]:

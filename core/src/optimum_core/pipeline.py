@@ -73,7 +73,7 @@ class Pipeline:
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
         from optimum_core.search.budget import Budget
-        from optimum_core.search.one_at_a_time import one_at_a_time
+        from optimum_core.turns import one_at_a_time
 
         self._budget = Budget.of(self.request.budget)
         with watched(self.emit, "read", self.source.name):

@@ -40,7 +40,7 @@ def parse_target(target: str) -> Target:
     """Parse "auto", "ort", "openvino:GPU", "ort:cuda:0", "trt:sm_89".
 
     Raises:
-        OptionError: it is empty or not a string.
+        OptionError: it is empty or not a string, or numbers the processor.
 
     >>> parse_target("ort:cuda:0")
     Target(backend='ort', device='cuda:0')
@@ -53,6 +53,9 @@ def parse_target(target: str) -> Target:
     if not backend or (colon and not device) or device.endswith(":"):
         missing = "device" if backend else "backend"
         raise OptionError("target", f"{target!r} names no {missing}", 'pass "auto", a backend, or "backend:device"')
+    if device.lower().startswith("cpu:") and device[4:] != "0":
+        remedy = f"pass {f'{backend}:cpu'!r}; affinity and CPU limits say which of its cores are used"
+        raise OptionError("target", f"{target!r}: a machine has one processor, whose name has no number", remedy)
     return Target() if backend == AUTO else Target(backend=backend, device=device.lower() or None)
 
 

@@ -82,8 +82,10 @@ def load(
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here
+        from optimum_core.turns import one_at_a_time
 
-        manifest = tuned_here(manifest, directory, manager(), precision=precision or FULL_PRECISION, shapes=shapes)
+        with one_at_a_time():
+            manifest = tuned_here(manifest, directory, manager(), precision=precision or FULL_PRECISION, shapes=shapes)
     else:
         manifest = replace(manifest, precision=precision) if precision else manifest
         _say_where_tuned(manifest.hardware, detect())

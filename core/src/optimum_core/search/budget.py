@@ -21,6 +21,8 @@ _BASE, _PER_MB = 1.5, 0.03
 _ROUTE = 5.0
 #: Seconds after which the time taken so far shows how busy the machine is, and the most by which that counts.
 _TELLING, _MOST_BUSY = 1.0, 8.0
+#: Least seconds in which a named target may be searched for something right, whatever budget was stated.
+LEAST_FOR_TARGET = 30.0
 #: Seconds that `searching_for` sets in place of both.
 _override: float | None = None
 
@@ -92,6 +94,11 @@ class Budget:
     def is_spent(self) -> bool:
         """Whether the user's time is over, so that nothing more than a result is owed."""
         return self.stated and self.is_over()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the user's time is over even where nothing right was found, and eager was not asked for."""
+        return self.is_spent and self.spent > LEAST_FOR_TARGET
 
     @property
     def slowdown(self) -> float:

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from optimum_core.errors import OptionError, ResourceError, VerificationError
+from optimum_core.errors import OptionError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
 from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.plan import DOUBLE
 from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.failures import nothing_right
 from optimum_core.search.notes import fixed_to_one_side, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
@@ -81,7 +81,8 @@ class _Search:
         self._restrict()
         self._prefer_sure()
         if not any(item.is_true and self.race.may_win(item) for item in self.tried):
-            raise self._nothing_true()
+            able = [item for item in self.tried if self.race.may_win(item)]
+            raise nothing_right(self.context, self.tried, able)
         return self._decided()
 
     # Order and selection of specs.
@@ -173,10 +174,12 @@ class _Search:
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
     def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over, there is a result, and something was built and compared."""
+        """Whether a stated budget is over, and something was built and compared; without a result the time must have
+        been enough to find one."""
         done = [item for item in self.tried if item is not running and item.outcome != "skipped"]
         has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
-        return self.context.budget.is_spent and has_result and any(not item.spec.way.is_eager for item in done)
+        is_over = self.context.budget.is_spent if has_result else self.context.budget.is_exhausted
+        return is_over and any(not item.spec.way.is_eager for item in done)
 
     def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
@@ -365,20 +368,6 @@ class _Search:
             return None
         seconds = self.context.budget.seconds
         return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
-
-    def _nothing_true(self) -> VerificationError | ResourceError:
-        rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
-        who, able = f"model {self.context.source.name!r}", [item for item in self.tried if self.race.may_win(item)]
-        passing = [item for item in able if item.failed_transiently]
-        if passing:
-            why = f"nothing could be built for a reason of the moment: {passing[0].problem}\n" + "\n".join(rows)
-            remedy = "free room on the disk or memory, and try again; TMPDIR may name another disk"
-            return ResourceError(who, why, remedy)
-        remedy = "pass sample_inputs= like your own calls, or report this table"
-        if self.context.held_to == DOUBLE:
-            remedy = "or pass model.float(): its weights are in 64 bits"
-        why = "nothing that was built agrees with the eager model:\n" + "\n".join(rows)
-        return VerificationError(who, why, f"keep it eager (target='torch'), {remedy}")
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:

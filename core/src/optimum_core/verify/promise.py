@@ -15,6 +15,7 @@ import numpy as np
 
 from optimum_core.errors import EvaluationError, OptionError, UnavailableError
 from optimum_core.models.data.batches import Batches
+from optimum_core.turns import turn_lent
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
 from optimum_core.verify.model_use import noting_use
@@ -88,7 +89,7 @@ class Called:
             EvaluationError: it raises, gives no number, or did not use the model.
         """
         who, model = f"evaluate ({self.name})", judged.model()
-        with noting_use(model) as was_used:
+        with noting_use(model) as was_used, turn_lent():
             try:
                 found = self.function(model)
             except Exception as error:  # anything may go wrong in a user's own code

@@ -1,23 +1,25 @@
 """Lengths at which the model's own code decides otherwise, found in the comparisons that it makes between sizes.
 
 An exporter keeps the branch that the traced lengths take. Two runs of different lengths show how a size follows the
-axis, and so at which length the comparison turns out otherwise.
+axis, and so at which length the comparison turns out otherwise; runs on both sides of that confirm or correct it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.signatures.size_records import Compared
+from optimum_core.models.signatures.size_records import Compared, Sides, Site
 from optimum_core.models.signatures.switches import LONGEST
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
 MOST = 3
+#: Most times that the length at which a comparison turns is corrected.
+_CORRECTIONS = 8
 
 #: Returns the comparisons of a run at some lengths, other axes as traced.
 Runs = Callable[[Mapping[str, int]], Compared]
@@ -36,38 +38,78 @@ def size_switches(
 
 
 def _nearest(compared: Runs, axis: str, layout: Layout, beside: tuple[int, ...]) -> tuple[int, ...]:
+    def run(length: int) -> Compared:
+        return compared({axis: length})
+
     here = layout.lengths[axis]
-    base = compared({axis: here})
+    base = run(here)
     other = next((length for length in beside if length != here), here)
-    turns = set(_turns(base, compared({axis: other}), here, other)) if other != here else set()
+    sites = dict(_turns(base, run(other), here, other)) if other != here else {}
+    turns = {_confirmed(run, sites[turn], here, turn) for turn in _by_distance(sites, here)}
     for turn in _by_distance(turns, here):  # beyond it other code runs, with comparisons of its own
         side, away = (turn, -2) if turn < here else (turn + 1, 2)
-        there = {site: sides for site, sides in compared({axis: side}).items() if site not in base}
+        there = {site: sides for site, sides in run(side).items() if site not in base}
         if there and side + away > 0:
-            turns |= set(_turns(there, compared({axis: side + away}), side, side + away))
+            turns |= dict(_turns(there, run(side + away), side, side + away)).keys()
     return tuple(sorted(_by_distance(turns, here)))
 
 
-def _by_distance(turns: set[int], here: int) -> list[int]:
+def _by_distance(turns: Iterable[int], here: int) -> list[int]:
     return sorted(turns, key=lambda turn: abs(turn - here))[:MOST]
 
 
-def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[int]:
-    """Yield the lengths L for which a comparison has one result at L and another at L + 1: for each comparison the
-    nearest on either side of `here`."""
-    lengths = np.arange(1, LONGEST + 1)
+def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
+    """Yield the lengths L for which a comparison has one result at L and another at L + 1, with the comparison: for
+    each the nearest on either side of `here`."""
     for site in base.keys() & other.keys():
-        sides = [_line(a, b, here, there, lengths) for a, b in zip(base[site], other[site], strict=True)]
-        if all(np.ptp(side) == 0 for side in sides):
-            continue
-        results = results_of(site[2], *sides)
-        turns = lengths[:-1][results[1:] != results[:-1]]
-        yield from (int(turn) for turn in (*turns[turns < here][-1:], *turns[turns >= here][:1]))
+        turns = _turns_on_line(site, base[site], other[site], here, there)
+        yield from ((int(turn), site) for turn in (*turns[turns < here][-1:], *turns[turns >= here][:1]))
 
 
-def _line(a: int, b: int, here: int, there: int, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a value at every length, that is `a` at the length `here`, `b` at `there`, and on a line between."""
-    return np.rint(a + (b - a) / (there - here) * (lengths - here)).astype(np.int64)
+def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> np.ndarray[Any, Any]:
+    """Return all such lengths of one comparison, whose sides are `one` at the length `here`, `other` at `there`, and on
+    a line between and beyond."""
+    lengths = np.arange(1, LONGEST + 1)
+    sides = [np.rint(a + (b - a) / (there - here) * (lengths - here)) for a, b in zip(one, other, strict=True)]
+    results = results_of(site[2], *(side.astype(np.int64) for side in sides))
+    turns: np.ndarray[Any, Any] = lengths[:-1][results[1:] != results[:-1]]
+    return turns
+
+
+def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int) -> int:
+    """Return the length at which a comparison turns, by runs on both sides of it; the expected one if they do not tell.
+
+    Sizes that follow an axis in no line, such as squares, are followed by lines between ever nearer lengths.
+
+    Args:
+        turn: where it is expected to turn.
+    """
+    usual, guess = _result(site, run(here)[site]), turn
+    near, far = here, None  # the farthest length with the usual result, and the nearest with the other one
+    for _ in range(_CORRECTIONS):
+        below, above = run(guess).get(site), run(guess + 1).get(site)
+        if below is None or above is None:
+            break
+        if _result(site, below) != _result(site, above):
+            return guess
+        if _result(site, below) == usual:
+            near = guess + 1 if guess >= here else guess
+        else:
+            far = guess if guess >= here else guess + 1
+        one, other = (near, far) if far is not None else (guess, guess + 1) if below != above else (here, near)
+        if one == other:
+            break
+        turns = _turns_on_line(site, run(one)[site], run(other)[site], one, other)
+        further = turns[turns >= near][:1] if turn >= here else turns[turns < near][-1:]
+        if not further.size:
+            break
+        guess = int(further[0])
+    return turn
+
+
+def _result(site: Site, sides: Sides) -> bool:
+    left, right = (np.asarray([side]) for side in sides)
+    return bool(results_of(site[2], left, right)[0])
 
 
 def results_of(name: str, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

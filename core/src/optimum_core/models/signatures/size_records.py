@@ -1,7 +1,8 @@
 """Sizes of tensors that record what the model's own code compares them with, while the eager model runs.
 
-Sizes are integers then that record comparisons, and so are the results of their arithmetic. A size that is looked up in
+Sizes are integers then that report comparisons, and so are the results of their arithmetic. A size that is looked up in
 a dictionary or a set is compared with the whole numbers there: Python itself compares it with none whose hash differs.
+So is one that Python makes a plain number of, by `int` or `float`, with those in the code that does so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -25,18 +26,18 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import PICTURE
+from optimum_core.models.signatures.followed_numbers import Size
 
 log = logging.getLogger(__name__)
 
 #: A comparison: file, line, operator, and how many of these came before it in the same run.
 Site = tuple[str, int, str, int]
-#: The two sides of each comparison.
-Compared = dict[Site, tuple[int, int]]
+#: Its two sides.
+Sides = tuple[int, int]
+Compared = dict[Site, Sides]
 
-_COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__mod__")
 #: Functions that return a size of a tensor, or a product of sizes.
 _SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.stride)
-_KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg", "pos", "abs")
 #: Most numbers in one container that a size is compared with; a vocabulary has more, and maps no lengths.
 _MOST_KEYS = 256
 #: Numbers below this stand in any code.
@@ -60,24 +61,33 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.compared: Compared = {}
         self._seen: Counter[tuple[str, int, str]] = Counter()
-        self._size = _size_class(self._record, self._look_up)
+        self._listener = _Listener(self._record)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         if type(found) is torch.Size:
-            return Shape(map(self._size, found))
-        return self._size(found) if type(found) is int and func in _SIZES else found
+            return Shape(Size(size, self._listener) for size in found)
+        return Size(found, self._listener) if type(found) is int and func in _SIZES else found
 
-    def _record(self, name: str, left: int, right: int, frame: FrameType | None = None) -> None:
-        code = frame or sys._getframe(2)
-        place = (code.f_code.co_filename, code.f_lineno, name)
+    def _record(self, name: str, left: int, right: int, frame: FrameType) -> None:
+        place = (frame.f_code.co_filename, frame.f_lineno, name)
         self.compared[(*place, self._seen[place])] = (left, right)
         self._seen[place] += 1
 
-    def _look_up(self, size: int) -> None:
+
+class _Listener:
+    """Hears of comparisons, and finds the code that makes them: what called the method that calls this one."""
+
+    def __init__(self, record: Callable[[str, int, int, FrameType], None]) -> None:
+        self._record = record
+
+    def compared(self, name: str, left: int, right: int) -> None:
+        self._record(name, left, right, sys._getframe(2))
+
+    def looked_up(self, name: str, size: int) -> None:
         frame = sys._getframe(2)
         for number in sorted(_numbers_within(frame)):
-            self._record("__eq__", size, number, frame)
+            self._record(name, size, number, frame)
 
 
 def _numbers_within(frame: FrameType) -> set[int]:
@@ -104,92 +114,6 @@ def _constants(code: CodeType) -> set[int]:
 
 def _whole(values: Collection[Any]) -> list[int]:
     return [value for value in values if type(value) is int and value >= _COMMON] if len(values) <= _MOST_KEYS else []
-
-
-def _size_class(record: Callable[[str, int, int], None], look_up: Callable[[int], None]) -> type[int]:
-    """Return a class of integers that record comparisons, as do the results of their arithmetic."""
-
-    def comparing(name: str) -> Callable[[Any, Any], Any]:
-        plain = getattr(int, name)
-
-        def compare(self: Any, other: Any) -> Any:
-            if isinstance(other, int):
-                record(name, int(self), int(other))
-            return plain(self, other)
-
-        return compare
-
-    def keeping(name: str) -> Callable[..., Any]:
-        plain = getattr(int, name)
-
-        def calculate(self: Any, *others: Any) -> Any:
-            found = plain(self, *others)
-            return made(found) if type(found) is int else found
-
-        return calculate
-
-    def is_set(self: Any) -> bool:
-        record("__ne__", int(self), 0)
-        return int(self) != 0
-
-    def hashed(self: Any) -> int:
-        look_up(int(self))
-        return int.__hash__(self)
-
-    def divided(self: Any, other: Any) -> Any:
-        found = int.__truediv__(self, other)
-        return ratio(found, int(self), int(other)) if isinstance(other, int) and int(self) >= 0 < int(other) else found
-
-    def dividing(self: Any, other: Any) -> Any:
-        found = int.__rtruediv__(self, other)
-        return ratio(found, int(other), int(self)) if isinstance(other, int) and int(other) >= 0 < int(self) else found
-
-    kept = {f"__{name}__": keeping(f"__{name}__") for name in _KEEPING}
-    compared = {name: comparing(name) for name in _COMPARISONS}
-    others = {"__bool__": is_set, "__hash__": hashed, "__truediv__": divided, "__rtruediv__": dividing}
-    made = type("Size", (int,), {**kept, **compared, **others})
-    ratio = _ratio_class(record, made)
-    return made
-
-
-def _ratio_class(record: Callable[[str, int, int], None], made: type[int]) -> type[Any]:
-    """Return a class of floats, quotients of two whole numbers, that record comparisons of these.
-
-    A quotient above / below is less than a number as `above` is less than below times the number, rounded up.
-    """
-
-    def comparing(name: str, rounding: Callable[[float], int]) -> Callable[[Any, Any], Any]:
-        plain = getattr(float, name)
-
-        def compare(self: Any, other: Any) -> Any:
-            if isinstance(other, int | float) and math.isfinite(scaled := other * self.below):
-                record(name, self.above, rounding(scaled))
-            return plain(self, other)
-
-        return compare
-
-    class Ratio(float):
-        def __new__(cls, value: float, above: int, below: int) -> Self:
-            found = super().__new__(cls, value)
-            found.above, found.below = above, below
-            return found
-
-        above: int
-        below: int
-        __hash__ = float.__hash__
-
-        def __ceil__(self) -> int:
-            return made(-(-self.above // self.below))
-
-        def __floor__(self) -> int:
-            return made(self.above // self.below)
-
-    roundings: Mapping[str, Callable[[float], int]] = {
-        "__lt__": math.ceil, "__ge__": math.ceil, "__le__": math.floor, "__gt__": math.floor, "__eq__": round,
-    }  # fmt: skip
-    for name, rounding in roundings.items():
-        setattr(Ratio, name, comparing(name, rounding))
-    return Ratio
 
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)

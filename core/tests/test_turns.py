@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from optimum_core import accelerate
-from optimum_core.search.one_at_a_time import one_at_a_time
+from optimum_core import accelerate, turns
+from optimum_core.turns import one_at_a_time, turn_lent
 from optimum_core.types import Event
 
 #: Seconds for what takes less than one.
@@ -60,6 +61,66 @@ def test_a_search_that_fails_lets_the_next_one_begin() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(taken).result() is False
+
+
+def _evaluating_elsewhere(module: torch.nn.Module, cache: Path) -> Callable[[Any], float]:
+    """Return an evaluation that waits for a search of another thread."""
+
+    def evaluate(fast: Any) -> float:
+        fast(input=torch.ones(2, 4))
+        with ThreadPoolExecutor(1) as pool:
+            return float(pool.submit(_exported, module, lambda event: None, cache).result(PATIENCE))
+
+    return evaluate
+
+
+def test_an_evaluation_may_wait_for_a_search_of_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.1)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Linear(64, 3)).eval()
+    rows = [{"input": torch.randn(2, 4)} for _ in range(32)]
+    evaluate = _evaluating_elsewhere(torch.nn.Linear(4, 5).eval(), tmp_path)
+    fast = accelerate(
+        module, target="ort", quantize="int8", sample_inputs=rows[0], calibration=rows, evaluate=evaluate,
+        cache_dir=tmp_path,
+    )  # fmt: skip
+    assert fast.report is not None and fast.report.promise is not None and fast.report.promise.value == 1.0
+
+
+def test_a_search_goes_on_once_those_that_its_turn_was_lent_to_are_done() -> None:
+    order: list[str] = []
+    borrowed, may_end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with one_at_a_time():
+            borrowed.set()
+            assert may_end.wait(PATIENCE)
+            order.append("the other one")
+
+    with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch, one_at_a_time():
+        patch.setattr(turns, "PATIENCE", 0.0)
+        with turn_lent():
+            done = pool.submit(other)
+            assert borrowed.wait(PATIENCE)
+            threading.Timer(0.2, may_end.set).start()
+        order.append("this one")
+        done.result()
+    assert order == ["the other one", "this one"]
+
+
+def test_a_search_within_lent_time_is_not_disturbed() -> None:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, one_at_a_time(), turn_lent():
+        patch.setattr(turns, "PATIENCE", 0.0)
+        with one_at_a_time() as waited:
+            assert not waited
+            entered = pool.submit(_entered)
+            with pytest.raises(TimeoutError):
+                entered.result(0.2)
+        assert entered.result(PATIENCE)
+
+
+def _entered() -> bool:
+    with one_at_a_time():
+        return True
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
