@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimum_core.error_scales import finite_pair, relative_error
 from optimum_core.errors import SourceError, UnavailableError, VerificationError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.eager.copies import holds_16_bits, widened
@@ -107,10 +108,8 @@ def compared(model: Any, adapted: Any, signature: ModelSignature, who: str) -> s
 def _error(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
     if want.shape != got.shape:
         return float("inf")
-    if not want.size:
-        return 0.0
-    wide = want.astype(np.float64)
-    return float(np.abs(got - wide).max() / max(np.abs(wide).max(), 1e-6))
+    pair = finite_pair(want.astype(np.float64), got.astype(np.float64))
+    return float("inf") if pair is None else relative_error(*pair)
 
 
 class AdaptedSource(MemorySource):
