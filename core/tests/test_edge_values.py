@@ -88,6 +88,32 @@ def test_one_sign_alone() -> None:
     assert ONE_SIGN[-1] in _wrong(fidelity)
 
 
+class Cut(torch.nn.Module):
+    """Rows as long as the longest of them; or, once exported, as long as in the samples."""
+
+    def __init__(self, exported: int | None = None) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return x[:, : self.exported or int(lengths.max())]
+
+
+def test_whole_numbers_end_elsewhere_than_in_the_samples() -> None:
+    signature, cases = _cases(Cut().eval(), {"x": torch.randn(4, 6, 3), "lengths": torch.tensor([6, 3, 4, 6])})
+    exported = Cut(6).eval()
+    found = verify(
+        lambda inputs: eager_outputs(exported, inputs), tuple(cases.values()), signature.outputs, precision="fp32"
+    )
+    assert {"lengths all at the least", "lengths below the greatest"} <= _wrong(found)
+
+
+def test_whole_numbers_stay_within_their_bounds() -> None:
+    _, cases = _cases(torch.nn.Embedding(8, 3).eval(), {"input": torch.tensor([[0, 7, 3]])})
+    assert "input below the greatest" in cases
+    assert "input one beyond the greatest" not in cases
+
+
 @pytest.mark.parametrize(
     "function",
     [lambda x: x.topk(3).indices, lambda x: x.argsort(-1), lambda x: x.max(-1).indices],

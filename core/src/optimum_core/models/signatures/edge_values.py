@@ -1,5 +1,5 @@
 """Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off;
-rows that a mask of -inf leaves nothing of."""
+rows that a mask of -inf leaves nothing of; whole numbers that end elsewhere than the samples'."""
 
 from __future__ import annotations
 
@@ -67,6 +67,35 @@ def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tu
                 row = array.copy()
                 row[-1] = value
                 yield f"{item.name} all {state} in the last row", {**inputs, item.name: row}
+
+
+def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls in which one input's whole numbers end elsewhere than in the samples, with the words for it.
+
+    The greatest of some lengths, or of the numbers of some segments, may decide on the shape of an output, and other
+    cases hold the samples' own numbers in another order.
+    """
+    if not is_plain(module):
+        return
+    inputs = signature.draw(case)
+    for item, spec in zip(signature.layout.inputs, signature.inputs, strict=True):
+        array = inputs[item.name]
+        if item.kind != "given" or item.name in signature.layout.steady or array.dtype.kind not in "iu":
+            continue
+        for words, other in _ending_elsewhere(array) if array.size else ():
+            inside = (spec.least or other.min()) <= other.min() and other.max() <= (spec.greatest or other.max())
+            if inside and not np.array_equal(other, array):
+                yield f"{item.name} {words}", {**inputs, item.name: other}
+
+
+def _ending_elsewhere(array: Values) -> Iterator[tuple[str, Values]]:
+    least, greatest = int(array.min()), int(array.max())
+    limits = np.iinfo(array.dtype)
+    yield "all at the least", np.full_like(array, least)
+    if greatest > limits.min:
+        yield "below the greatest", np.minimum(array, greatest - 1).astype(array.dtype)
+    if greatest < limits.max:
+        yield "one beyond the greatest", np.where(array == greatest, greatest + 1, array).astype(array.dtype)
 
 
 def rows_without(signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
