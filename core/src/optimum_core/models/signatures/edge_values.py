@@ -12,6 +12,7 @@ from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import TensorSpec
 
 Values = np.ndarray[Any, Any]
 
@@ -75,26 +76,32 @@ def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterato
     The greatest of some lengths, or of the numbers of some segments, may decide on the shape of an output, and other
     cases hold the samples' own numbers in another order.
     """
-    if not is_plain(module):
-        return
-    inputs = signature.draw(case)
+    inputs, plain = signature.draw(case), is_plain(module)
     for item, spec in zip(signature.layout.inputs, signature.inputs, strict=True):
         array = inputs[item.name]
         if item.kind != "given" or item.name in signature.layout.steady or array.dtype.kind not in "iu":
             continue
-        for words, other in _ending_elsewhere(array) if array.size else ():
-            inside = (spec.least or other.min()) <= other.min() and other.max() <= (spec.greatest or other.max())
-            if inside and not np.array_equal(other, array):
+        for words, other in _ending_elsewhere(array, plain=plain) if array.size else ():
+            if not np.array_equal(other, array) and _within(spec, other):
                 yield f"{item.name} {words}", {**inputs, item.name: other}
 
 
-def _ending_elsewhere(array: Values) -> Iterator[tuple[str, Values]]:
+def _within(spec: TensorSpec, array: Values) -> bool:
+    least = int(array.min()) if spec.least is None else spec.least
+    greatest = int(array.max()) if spec.greatest is None else spec.greatest
+    return least <= int(array.min()) and int(array.max()) <= greatest
+
+
+def _ending_elsewhere(array: Values, *, plain: bool) -> Iterator[tuple[str, Values]]:
+    """Yield other whole numbers. Those of zeros and ones may be a mask: `all_alike` has these, and in a library's model
+    they are nothing else."""
     least, greatest = int(array.min()), int(array.max())
-    limits = np.iinfo(array.dtype)
-    yield "all at the least", np.full_like(array, least)
-    if greatest > limits.min:
+    if least < 0 or greatest > 1:
+        yield "all at the least", np.full_like(array, least)
         yield "below the greatest", np.minimum(array, greatest - 1).astype(array.dtype)
-    if greatest < limits.max:
+    elif not plain:
+        return
+    if greatest < np.iinfo(array.dtype).max:
         yield "one beyond the greatest", np.where(array == greatest, greatest + 1, array).astype(array.dtype)
 
 
