@@ -53,13 +53,14 @@ def of_one_sign(module: Any, signature: ModelSignature, case: Case, sign: int) -
 
 def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
     """Yield calls in which one switch is the same at all places, or in the last row alone, with the words for it: a
-    mask may leave nothing."""
-    if not is_plain(module):
-        return
-    inputs = signature.draw(case)
+    mask may leave nothing. In a library's model, only flags of whole rows: a mask that leaves nothing has cases of its
+    own there."""
+    inputs, plain = signature.draw(case), is_plain(module)
     for item in signature.layout.inputs:
         array = inputs[item.name]
         if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+            continue
+        if not plain and not _is_one_per_row(signature.given[item.name]):
             continue
         for value in (0, 1):
             state = ("off", "on")[value]
@@ -147,6 +148,10 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
     if rows is not made:
         made[-1] = 0
     return np.asarray(made + 0.0)
+
+
+def _is_one_per_row(array: Values) -> bool:
+    return array.ndim > 0 and array.size == len(array)
 
 
 def _is_switch(array: Values) -> bool:
