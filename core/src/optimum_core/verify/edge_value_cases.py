@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.bounded_calls import outputs_of_small_numbers
+from optimum_core.models.eager.bounded_calls import outputs_in_time
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.edge_values import (
@@ -57,7 +57,7 @@ def edge_cases(module: Any, signature: ModelSignature, answered: Answered) -> It
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of a deviation of nothing
-                found = answered(made.name, made.inputs, outputs_of_small_numbers(module, made.inputs))
+                found = answered(made.name, made.inputs, outputs_in_time(module, made.inputs))
                 otherwise = outputs_with_noise(module, made.inputs)
         except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
             log.info("%s is left out: eager refuses it: %r", made.name, error)
