@@ -198,8 +198,7 @@ class _Search:
         return not built or any(item.is_true for item in built)
 
     def _skip(self, spec: CandidateSpec, why: str) -> None:
-        skipped = Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why)
-        self.tried.append(skipped)
+        self.tried.append(Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why))
 
     # Trial of one spec.
 
@@ -212,6 +211,8 @@ class _Search:
             if self._is_late(candidate):
                 return
             session = trials.open(candidate)
+            if self._is_far_behind(candidate):
+                return
             # The baseline is the reference itself: one case shows that it runs.
             asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
             trials.compare(candidate, asked, dialogues=self._dialogues(candidate))
@@ -222,10 +223,19 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        candidate.close()
-        candidate.run = None
-        candidate.outcome, candidate.problem = "skipped", "the budget ended while it was tried"
+        _give_up(candidate, "the budget ended while it was tried")
         return True
+
+    def _is_far_behind(self, candidate: Candidate) -> bool:
+        """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
+        eager = next(
+            (item for item in self.tried if item.spec.is_baseline and item.session and item.measurements), None
+        )
+        if eager is None or candidate.spec.way.is_eager or not self.context.verify:
+            return False
+        if why := self.race.far_behind(candidate, eager):
+            _give_up(candidate, why)
+        return bool(why)
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
@@ -368,6 +378,13 @@ class _Search:
             return None
         seconds = self.context.budget.seconds
         return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+
+
+def _give_up(candidate: Candidate, why: str) -> None:
+    """Skip the rest of a trial."""
+    candidate.close()
+    candidate.run = None
+    candidate.outcome, candidate.problem = "skipped", why
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
