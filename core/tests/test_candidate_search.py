@@ -88,7 +88,11 @@ def test_one_that_is_far_behind_is_not_compared(search: Make) -> None:
     tuned = search(first=far_behind, second=Memory()).run()
     assert _outcomes(tuned) == {"second": "chosen", "torch": "slower", "first": "skipped"}
     assert re.search(r"takes [\d.]+ times as long as eager at \S+, and was not compared", _of(tuned, "first").reason)
-    assert _of(tuned, "first").fidelity is None
+    assert _of(tuned, "first").fidelity is None and not _of(tuned, "first").measurements
+
+
+def test_a_wrong_one_has_no_times(search: Make) -> None:
+    assert not _of(search(first=wrong).run(), "first").measurements
 
 
 @pytest.mark.parametrize("settings", [{"target": "acme"}, {"objective": "size"}])

@@ -64,6 +64,7 @@ class _Search:
         self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
+        self._left_out = False
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -133,6 +134,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._needed(spec):
+            self._left_out = True
             return why
         if not spec.is_baseline and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -223,7 +225,8 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        _give_up(candidate, "the budget ended while it was tried")
+        self._left_out = True
+        candidate.give_up("the budget ended while it was tried")
         return True
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
@@ -231,10 +234,10 @@ class _Search:
         eager = next(
             (item for item in self.tried if item.spec.is_baseline and item.session and item.measurements), None
         )
-        if eager is None or candidate.spec.way.is_eager or not self.context.verify:
-            return False
+        if eager is None or candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
+            return False  # an export that is not sure may end the process that calls it: a child does so first
         if why := self.race.far_behind(candidate, eager):
-            _give_up(candidate, why)
+            candidate.give_up(why)
         return bool(why)
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
@@ -368,6 +371,7 @@ class _Search:
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing and not unfinished,
+            ended_at=self.context.budget.seconds if self._left_out else None,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
@@ -378,13 +382,6 @@ class _Search:
             return None
         seconds = self.context.budget.seconds
         return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
-
-
-def _give_up(candidate: Candidate, why: str) -> None:
-    """Skip the rest of a trial."""
-    candidate.close()
-    candidate.run = None
-    candidate.outcome, candidate.problem = "skipped", why
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:

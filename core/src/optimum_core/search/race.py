@@ -6,9 +6,11 @@ They are timed side by side because the machine's speed drifts: times taken at d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 
+from optimum_core.errors import OptimumError
 from optimum_core.measure import Effort, energy_score, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
@@ -76,20 +78,19 @@ class Race:
         """Return by how much a candidate is too slow to win, at the first shape; empty: it may not be.
 
         It may still be right: a comparison by a slow engine would take the time of all other candidates, and where the
-        eager model may win, one that takes longer at any shape cannot.
-
-        Raises:
-            OptimumError: it does not run at that shape.
+        eager model may win, one that takes longer at any shape cannot. Where it does not run, its comparison says more.
         """
         if self.context.objective == "size" or not self.may_win(eager):
             return ""
         known, effort = eager.measurements, self.context.budget.limited(GLANCE)
-        self.context.trials.time([candidate], effort, first=1)
+        with suppress(OptimumError):
+            self.context.trials.time([candidate], effort, first=1)
         ratio, shape = _ratio_at_first(candidate, known), known[0].shape
         if ratio > FAR:  # the machine's speed drifts: once more, beside each other
             self.context.trials.time([eager, candidate], effort, first=1)
             ratio = min(ratio, _ratio_at_first(candidate, eager.measurements))
-        eager.measurements = known
+            eager.measurements = known
+        candidate.measurements = ()
         return f"it takes {ratio:.1f} times as long as eager at {shape}, and was not compared" if ratio > FAR else ""
 
     def _ratio(self, candidate: Candidate, best: Candidate) -> float:
@@ -216,7 +217,9 @@ class Race:
 
 
 def _ratio_at_first(candidate: Candidate, measured: Sequence[Measurement]) -> float:
-    """Return the ratio of the shortest times at the first shape."""
+    """Return the ratio of the shortest times at the first shape; 0.0 where the candidate was not measured."""
+    if not candidate.measurements:
+        return 0.0
     return candidate.measurements[0].least / max(measured[0].least, 1e-6)
 
 
