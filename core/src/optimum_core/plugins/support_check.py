@@ -4,6 +4,7 @@ error of the code that reads it."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -16,6 +17,7 @@ from optimum_core.types import Offer, Support
 from optimum_core.types.quantization import Scheme
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
+_DEVICE = re.compile(r"[^\s:]+(:[^\s:]+)*")
 _TEXTS = (
     "exports",
     "routes",
@@ -61,10 +63,19 @@ class Misfit:
 
 
 def misfit(support: Support) -> Misfit | None:
-    """Return the first field of a probe's result with a wrong type, an unknown word or levels that nothing would use;
-    or None."""
-    wrong_types, useless = _misfits(support, Support, ""), chain(_unknown_words(support), _idle_levels(support))
+    """Return the first field of a probe's result with a wrong type, a device that no target can name, an unknown word
+    or levels that nothing would use; or None."""
+    wrong_types = _misfits(support, Support, "")
+    useless = chain(_unnamable_devices(support), _unknown_words(support), _idle_levels(support))
     return next(wrong_types, None) or next(useless, None)
+
+
+def _unnamable_devices(support: Support) -> Iterator[Misfit]:
+    """Yield devices of offers that cannot be written behind the colon of a target."""
+    for index, offer in enumerate(support.offers):
+        if not _DEVICE.fullmatch(offer.device):
+            expected = "a device that a target can name, such as 'cpu' or 'cuda:0',"
+            yield Misfit(field=f"offers[{index}].device", value=offer.device, expected=expected)
 
 
 def _unknown_words(support: Support) -> Iterator[Misfit]:
