@@ -103,6 +103,8 @@ def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
             "docs/fields.md",
         ),
         (Support(offers=(Offer(device="cpu", loads="onnx"),)), "loads = 'onnx' where a tuple of texts", "('onnx',)"),  # type: ignore[arg-type]
+        (Support(offers=(Offer(device=""),)), r"offers\[0\]\.device = '' where a device that a target", "support.py"),
+        (Support(offers=(Offer(device="gpu: 0"),)), r"offers\[0\]\.device = 'gpu: 0' where a device", "support.py"),
         (Support(offers=(Offer(device="cpu", loads=["onnx"]),)), r"offers\[0\]\.loads", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", precisions=(16,)),)), r"precisions\[0\] = 16 where a text", ""),  # type: ignore[arg-type]
         (Support(offers=(Offer(device=None),)), r"offers\[0\]\.device = None where a text", ""),  # type: ignore[arg-type]

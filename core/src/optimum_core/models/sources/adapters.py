@@ -18,6 +18,7 @@ from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.eager.copies import holds_16_bits, widened
 from optimum_core.models.sources import adapter_files, forms
 from optimum_core.models.sources.companions import companions
+from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.models.sources.source import DirectorySource, MemorySource
 from optimum_core.packages import present
 
@@ -153,6 +154,7 @@ class AdapterSource(DirectorySource):
         self._who = f"model {name!r}"
         if not present("peft"):
             raise UnavailableError(self._who, "it is an adapter of PEFT, which is not installed", "pip install peft")
+        refuse_pointers(directory, self._who)
         self._adapter = directory
         self._described = _read_config(directory, self._who)
         base = _base(self._described, directory, self._who)
@@ -173,13 +175,7 @@ class AdapterSource(DirectorySource):
     @cached_property
     def _tensors(self) -> dict[str, Any]:
         """The adapter's weights by name."""
-        if self._file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(self._file))
-        import torch
-
-        return dict(torch.load(self._file, map_location="cpu", weights_only=True))
+        return adapter_files.read_tensors(self._file, self._who)
 
     @property
     def _own_weights(self) -> tuple[str, ...]:
