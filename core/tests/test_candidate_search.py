@@ -30,7 +30,9 @@ from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
 from optimum_core.search import budget as budgets
+from optimum_core.search.budget import Budget
 from optimum_core.search.context import SearchResult
+from optimum_core.search.history import Decided
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
     Artifact,
@@ -220,16 +222,28 @@ def test_a_spent_budget_ends_where_eager_may_be_returned(search: Make) -> None:
     assert "nothing that was built within the budget of 0 s agrees with eager, which is returned" in tuned.report.notes
 
 
+def test_a_spent_budget_ends_where_eager_leaves_one_far_behind(search: Make) -> None:
+    made = search(first=far_behind, second=Memory())
+    tuned = made.run("auto", budget=no_time())
+    assert made.acme.exported == ["first"] and tuned.winner.spec.is_baseline
+    assert tuned.report.settled and tuned.report.ended_at == 0
+
+
+def test_nothing_is_restricted_where_eager_leaves_one_far_behind(search: Make) -> None:
+    made = search(first=far_behind, second=baked)
+    assert made.run("auto", budget=Budget(seconds=600.0)).winner.spec.is_baseline
+
+
 def test_what_won_before_is_tried_alone(search: Make) -> None:
     made = search(first=right, second=Memory())
-    tuned = made.run(decided=_id_of("second"))
+    tuned = made.run(decided=Decided(spec=_id_of("second")))
     assert made.acme.exported == ["second"]
     assert _of(tuned, "first").outcome == "skipped"
     assert tuned.winner.spec.route == "second"
 
 
 def test_what_won_before_and_is_wrong_now_does_not_win_again(search: Make) -> None:
-    tuned = search(first=Memory(), second=wrong).run(decided=_id_of("second"))
+    tuned = search(first=Memory(), second=wrong).run(decided=Decided(spec=_id_of("second")))
     assert tuned.winner.spec.route == "first"
     assert _of(tuned, "second").outcome == "wrong"
 

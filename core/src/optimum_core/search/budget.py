@@ -39,7 +39,7 @@ def is_longer(stated: float | None, ended_at: float | None) -> bool:
     Args:
         ended_at: seconds of the earlier budget; None: it left none.
     """
-    return ended_at is not None and (_LEAST if stated is None else stated) > ended_at
+    return ended_at is not None and (usual_seconds(0.0) if stated is None else stated) > ended_at
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
+from optimum_core.search.history import Decided
 from optimum_core.search.notes import fixed_to_one_side, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
@@ -64,7 +65,7 @@ class _Search:
         self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
-        self._left_out = False
+        self._ended_at: float | None = None
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -91,7 +92,8 @@ class _Search:
     def _worth_trying(self) -> Iterator[CandidateSpec]:
         """Yield all specs, unless the earlier winner for a model of this shape is still correct: then only that one and
         the baseline are tried, here."""
-        known = [spec for spec in self.context.specs if spec.id == self.context.decided]
+        decided = self.context.decided or Decided(spec="")
+        known = [spec for spec in self.context.specs if spec.id == decided.spec]
         if not known:
             yield from self._judging_exports_once(self.context.specs)
             return
@@ -102,6 +104,7 @@ class _Search:
         if not next(item for item in self.tried if item.spec == known[0]).is_true:
             yield from self._judging_exports_once(rest)
             return
+        self._ended_at = decided.ended_at
         for spec in rest:
             self._skip(spec, "another won for a model of the same shape on this machine before")
 
@@ -134,7 +137,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._needed(spec):
-            self._left_out = True
+            self._ended_at = self.context.budget.seconds
             return why
         if not spec.is_baseline and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -176,17 +179,16 @@ class _Search:
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
     def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over, and something was built and compared; without a result the time must have
-        been enough to find one."""
-        done = [item for item in self.tried if item is not running and item.outcome != "skipped"]
+        """Whether a stated budget is over, and something was built and compared, or far behind; without a result the
+        time must have been enough to find one."""
+        done = [item for item in self.tried if item is not running and (item.outcome != "skipped" or item.far_behind)]
         has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
         is_over = self.context.budget.is_spent if has_result else self.context.budget.is_exhausted
         return is_over and any(not item.spec.way.is_eager for item in done)
 
     def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
-        others = [item for item in self.tried if item.session is not None and item is not running]
-        open_ones = [item for item in others if self.race.may_win(item)]
+        open_ones = [item for item in self.tried if item is not running and item.session and self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
@@ -197,7 +199,7 @@ class _Search:
 
     def _something_built_is_true(self) -> bool:
         built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
-        return not built or any(item.is_true for item in built)
+        return not built or any(item.is_true or item.far_behind for item in built)
 
     def _skip(self, spec: CandidateSpec, why: str) -> None:
         self.tried.append(Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why))
@@ -225,20 +227,17 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        self._left_out = True
+        self._ended_at = self.context.budget.seconds
         candidate.give_up("the budget ended while it was tried")
         return True
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
-        eager = next(
-            (item for item in self.tried if item.spec.is_baseline and item.session and item.measurements), None
-        )
-        if eager is None or candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
+        if candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
             return False  # an export that is not sure may end the process that calls it: a child does so first
-        if why := self.race.far_behind(candidate, eager):
-            candidate.give_up(why)
-        return bool(why)
+        if why := self.race.far_behind(candidate, self.tried):
+            candidate.give_up(why, far_behind=True)
+        return candidate.far_behind
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
@@ -371,7 +370,7 @@ class _Search:
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing and not unfinished,
-            ended_at=self.context.budget.seconds if self._left_out else None,
+            ended_at=self._ended_at,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
