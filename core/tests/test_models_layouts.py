@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def test_frames_of_any_number_have_their_mask() -> None:
 
 def test_the_mask_of_a_waveform_is_over_its_samples() -> None:
     parameters = "input_features", "attention_mask"
-    facts = Facts(class_name="Sound", config=object(), parameters=parameters, main_input="input_features")
+    facts = Facts(class_name="Sound", config=SimpleNamespace(), parameters=parameters, main_input="input_features")
     layout = next(alternatives(facts))
     assert {item.name: item.axes for item in layout.inputs} == dict.fromkeys(parameters, ("batch", "samples"))
 

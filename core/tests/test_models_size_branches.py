@@ -108,9 +108,8 @@ def test_a_run_at_much_greater_lengths_ends_after_a_while(monkeypatch: pytest.Mo
         lengths.append(x.size(1))
         return longer
 
-    layout = _described(lambda x: False).layout
-    module, arrays = Scaled(condition), {"x": torch.randn(2, 6, 8)}
-    runs = size_records.cached_runs(module, layout, arrays)
+    signature = _described(lambda x: False)
+    runs = size_records.cached_runs(Scaled(condition), signature.layout, signature.given)
     assert runs({LENGTH: 100}) and not runs({LENGTH: 1001})
     assert set(lengths) == {100}
 
