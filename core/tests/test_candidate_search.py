@@ -30,7 +30,6 @@ from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
 from optimum_core.search import budget as budgets
-from optimum_core.search.budget import Budget
 from optimum_core.search.context import SearchResult
 from optimum_core.search.history import Decided
 from optimum_core.search.spec import CandidateSpec
@@ -231,7 +230,9 @@ def test_a_spent_budget_ends_where_eager_leaves_one_far_behind(search: Make) -> 
 
 def test_nothing_is_restricted_where_eager_leaves_one_far_behind(search: Make) -> None:
     made = search(first=far_behind, second=baked)
-    assert made.run("auto", budget=Budget(seconds=600.0)).winner.spec.is_baseline
+    found = made.run("auto", may_restrict=True)
+    assert found.winner.spec.is_baseline and _of(found, "second").outcome == "wrong"
+    assert not [item for item in found.tried if item.signature.inputs != made.signature.inputs]
 
 
 def test_what_won_before_is_tried_alone(search: Make) -> None:
