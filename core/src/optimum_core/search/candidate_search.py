@@ -83,8 +83,7 @@ class _Search:
         self._restrict()
         self._prefer_sure()
         if not any(item.is_true and self.race.may_win(item) for item in self.tried):
-            able = [item for item in self.tried if self.race.may_win(item)]
-            raise nothing_right(self.context, self.tried, able)
+            raise nothing_right(self.context, self.tried, [item for item in self.tried if self.race.may_win(item)])
         return self._decided()
 
     # Order and selection of specs.
@@ -137,7 +136,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._needed(spec):
-            self._ended_at = self.context.budget.seconds
+            self._left_out(self.context.budget.needed(spec))
             return why
         if not spec.is_baseline and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -201,6 +200,10 @@ class _Search:
         built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
         return not built or any(item.is_true or item.far_behind for item in built)
 
+    def _left_out(self, seconds: float) -> None:
+        """Note that a candidate was not tried for which a budget has to be longer than this."""
+        self._ended_at = min(seconds, self._ended_at or seconds)
+
     def _skip(self, spec: CandidateSpec, why: str) -> None:
         self.tried.append(Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why))
 
@@ -227,7 +230,7 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        self._ended_at = self.context.budget.seconds
+        self._left_out(self.context.budget.spent)
         candidate.give_up("the budget ended while it was tried")
         return True
 
@@ -348,8 +351,7 @@ class _Search:
         if self.context.verify and not winner.spec.is_baseline:
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
         precision = hint(self.context, winner, compared)
-        order = {"chosen": 0, "slower": 1}
-        self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
+        self.tried.sort(key=lambda item: ({"chosen": 0, "slower": 1}.get(item.outcome, 2), score(item.measurements)))
         passing = [item for item in self.tried if item.failed_transiently]
         unfinished = self._unfinished()
         report = Report(
@@ -379,8 +381,8 @@ class _Search:
         """Return that a stated budget ended before anything that was built agreed, or None."""
         if self._something_built_is_true() or not self._owes_nothing():
             return None
-        seconds = self.context.budget.seconds
-        return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+        within = f"within the budget of {self.context.budget.seconds:g} s"
+        return f"nothing that was built {within} agrees with eager, which is returned"
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:

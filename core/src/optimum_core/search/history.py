@@ -59,7 +59,7 @@ def why_again(report: Report | None, budget: float | None) -> str:
     if report is not None and not report.settled:
         return "it was decided on a busy or full machine: it is done again"
     if report is not None and is_longer(budget, report.ended_at):
-        return f"a budget of {report.ended_at:g} s left candidates untried: it is done again, with more time"
+        return "a search with less time left candidates untried: it is done again"
     return ""
 
 
