@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fake_backend import Acme, Arrays, Deed, Described, Memory, Search, baked, no_time, refusing, right, slow, wrong
+from fake_backend import (
+    Acme,
+    Arrays,
+    Deed,
+    Described,
+    Memory,
+    Search,
+    baked,
+    far_behind,
+    no_time,
+    refusing,
+    right,
+    slow,
+    wrong,
+)
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
@@ -67,6 +82,23 @@ def test_the_slower_one_is_not_chosen(search: Make) -> None:
     assert tuned.winner.spec.is_baseline
     assert _outcomes(tuned) == {"torch": "chosen", "first": "slower"}
     assert "times the time of the chosen" in _of(tuned, "first").reason
+
+
+def test_one_that_is_far_behind_is_not_compared(search: Make) -> None:
+    tuned = search(first=far_behind, second=Memory()).run()
+    assert _outcomes(tuned) == {"second": "chosen", "torch": "slower", "first": "skipped"}
+    assert re.search(r"takes [\d.]+ times as long as eager at \S+, and was not compared", _of(tuned, "first").reason)
+    assert _of(tuned, "first").fidelity is None and not _of(tuned, "first").measurements
+
+
+def test_a_wrong_one_has_no_times(search: Make) -> None:
+    assert not _of(search(first=wrong).run(), "first").measurements
+
+
+@pytest.mark.parametrize("settings", [{"target": "acme"}, {"objective": "size"}])
+def test_one_that_is_far_behind_is_compared_where_it_may_win(search: Make, settings: dict[str, str]) -> None:
+    tuned = search(first=far_behind).run(**settings)
+    assert _of(tuned, "first").fidelity is not None
 
 
 def test_what_is_wrong_never_wins_however_fast(search: Make) -> None:

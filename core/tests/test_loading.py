@@ -17,7 +17,14 @@ import torch
 
 from optimum_core import AcceleratedModel, accelerate, artifact, load
 from optimum_core.artifact import Manifest
-from optimum_core.errors import ArtifactError, OptionError, PrecisionError, TunedElsewhereWarning, UnavailableError
+from optimum_core.errors import (
+    ArtifactError,
+    OptionError,
+    PrecisionError,
+    SessionError,
+    TunedElsewhereWarning,
+    UnavailableError,
+)
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager
@@ -247,6 +254,43 @@ def test_a_precision_of_ones_own_is_asked_for(saved: Path, monkeypatch: pytest.M
     assert fast.backend == "acme"
     load(saved, target="acme").close()  # which says that it is meant
     assert acme.asked[0].precision == "bf16"
+
+
+class Unable:
+    """A backend that reads ONNX, though not this file."""
+
+    @hookimpl
+    def probe(self, hardware: Hardware) -> Support:
+        return Support(offers=(ONNX,))
+
+    @hookimpl
+    def load_session(self, request: SessionRequest) -> Session | None:
+        if request.backend != "able":
+            return None
+        raise SessionError("backend 'able'", "operator FusedMatMul is unknown", "export the model again")
+
+    @hookimpl
+    def infer(self, session: Session, inputs: dict[str, Array]) -> dict[str, Array] | None:
+        return None
+
+
+def test_where_one_backend_does_not_open_the_file_the_next_does(saved: Path) -> None:
+    plugins = PluginManager([])
+    plugins.register(Unable(), "able")
+    plugins.register(Acme(ONNX), "acme")
+    with pytest.warns(TunedElsewhereWarning, match="'acme' runs it instead") as said:
+        assert open_model(artifact.load(saved), saved, plugins=plugins).backend == "acme"
+    assert len(said) == 1
+
+
+def test_where_none_opens_the_file_the_error_names_the_backend_that_it_is_for(saved: Path) -> None:
+    plugins = PluginManager([])
+    plugins.register(Unable(), "able")
+    with pytest.raises(UnavailableError, match=r"for backend 'ort', .*able .* not this file: operator Fused") as caught:
+        open_model(artifact.load(saved), saved, plugins=plugins)
+    assert caught.value.remedy == "pip install optimum-ort"
+    with pytest.raises(SessionError, match="FusedMatMul"):
+        open_model(artifact.load(saved), saved, plugins=plugins, target="able")
 
 
 # What it takes to begin.

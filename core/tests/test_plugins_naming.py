@@ -90,19 +90,21 @@ def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "told", "remedy"),
     [
-        (Support(offers=("cpu",)), r"offers\[0\] = 'cpu' where an Offer", "support.py"),  # type: ignore[arg-type]
+        (Support(offers=("cpu",)), r"offers\[0\] = 'cpu' where an Offer", "docs/fields.md"),  # type: ignore[arg-type]
         (Support(offers=Offer(device="cpu")), "offers = .* where a tuple of Offers", "comma"),  # type: ignore[arg-type]
         (
             Support(offers=(Offer(device="cpu", optimizes=(CONVERSION,), levels=("fast",)),)),
             r"offers\[0\].levels = .*where no level \(nothing in its `optimizes` gives the format that it takes\)",
-            "support.py",
+            "docs/fields.md",
         ),
         (
             Support(offers=(Offer(device="cpu", loads=("onnx",), named_levels=("fast",)),)),
             r"offers\[0\].named_levels = .*where no level",
-            "support.py",
+            "docs/fields.md",
         ),
         (Support(offers=(Offer(device="cpu", loads="onnx"),)), "loads = 'onnx' where a tuple of texts", "('onnx',)"),  # type: ignore[arg-type]
+        (Support(offers=(Offer(device=""),)), r"offers\[0\]\.device = '' where a device that a target", "fields.md"),
+        (Support(offers=(Offer(device="gpu: 0"),)), r"offers\[0\]\.device = 'gpu: 0' where a device", "fields.md"),
         (Support(offers=(Offer(device="cpu", loads=["onnx"]),)), r"offers\[0\]\.loads", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", precisions=(16,)),)), r"precisions\[0\] = 16 where a text", ""),  # type: ignore[arg-type]
         (Support(offers=(Offer(device=None),)), r"offers\[0\]\.device = None where a text", ""),  # type: ignore[arg-type]
@@ -115,6 +117,10 @@ def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
         (Support(versions={"acme": 2}), r"versions\['acme'\] = 2 where a text", ""),  # type: ignore[dict-item]
         (Support(versions=None), "versions = None where a mapping of texts to texts", ""),  # type: ignore[arg-type]
         (Support(check_options="all"), "check_options = 'all' where", ""),  # type: ignore[arg-type]
+        (Support(offers=(Offer(device="cpu", precisions=("float32",)),)), "'float32' where one of 'fp32', 'bf16'", ""),
+        (Support(offers=(Offer(device="cpu", precisions=()),)), r"precisions = \(\) where at least one precision", ""),
+        (Support(offers=(Offer(device="cpu", crash_prone=("bf16",)),)), "crash_prone = 'bf16' where one of 'fp32'", ""),
+        (Support(offers=(Offer(device="cpu", stateful_caches=("8bit",)),)), "= '8bit' where one of 'int8'", ""),
     ],
 )  # fmt: skip
 def test_a_malformed_probe_hurts_its_own_backend_alone(answer: Support, told: str, remedy: str) -> None:

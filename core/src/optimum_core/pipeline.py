@@ -27,7 +27,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.opening import open_model
-from optimum_core.search.history import History, shape_of
+from optimum_core.search.history import History, shape_of, why_again
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
 from optimum_core.verify.carried_call import read_check
@@ -129,8 +129,8 @@ class Pipeline:
         try:
             with watched(self.emit, "cache", f"{self.source.name} was accelerated before") as stage:
                 manifest = artifacts.load(directory)
-                if manifest.report is not None and not manifest.report.settled:
-                    stage.problem = "it was decided on a busy or full machine: it is done again"
+                if why := why_again(manifest.report, self.request.search_budget):
+                    stage.problem = why
                     return None
                 if self.source.in_memory and not self._still_true(manifest, directory):
                     stage.problem = "the model in memory computes something else now: it is done again"
@@ -260,7 +260,7 @@ class Pipeline:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
         result = noted(search(context), self._towers)
         if self.request.target.backend is None and result.report.settled:
-            history.remember(result.winner.spec, about=self.source.name)
+            history.remember(result.winner.spec, about=self.source.name, ended_at=result.report.ended_at)
         return go_on(result) if go_on is not None else result
 
     def _cross_built(self, context: SearchContext, packer: Packer) -> SearchResult:
@@ -340,7 +340,7 @@ class Pipeline:
             verify=self.request.verify,
             objective=self.request.objective,
             budget=self._budget,
-            decided=history.decided() if auto else None,
+            decided=history.decided(self.request.search_budget) if auto else None,
             held_to=self._held_to,
             references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,

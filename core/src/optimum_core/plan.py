@@ -13,12 +13,12 @@ from typing import Literal
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.plugins import ANY
 from optimum_core.types import Limitation, Offer, Support
-from optimum_core.types.support import device_type
+from optimum_core.types.support import PRECISIONS, device_type
 
 AUTO = ANY
 FULL_PRECISION = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
-FLOATS = ("fp32", "bf16", "fp16")
+FLOATS = PRECISIONS
 #: The precision of weights in 64 bits: no backend offers it, and results are held to it.
 DOUBLE = "fp64"
 

@@ -61,6 +61,12 @@ class AccelerateRequest:
         return FLOATS if self.precision == AUTO else (self.precision,)
 
     @property
+    def search_budget(self) -> float | None:
+        """The seconds that were stated for a search among unquantized models: 0 where it is a share of them, which says
+        nothing about the search as a whole; None: none were stated."""
+        return self.budget if self.goal is None else 0.0
+
+    @property
     def keeps_double(self) -> bool:
         """Whether a model in 64 bits is to be answered as exactly: neither a precision nor quantization was asked
         for."""

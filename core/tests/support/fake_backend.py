@@ -62,8 +62,8 @@ HARDWARE = Hardware(
 #: The medians of two calls are those of many, as the clock is exact.
 QUICK = Effort(rounds=2, seconds=0.0001, hopeless=math.inf, steady=math.inf, settle=0.0)
 CLOCK = Clock()
-#: Seconds of a call: of the eager model and of a backend that computes as it does, of a slow one, and of a look-up.
-EAGER, SLOW, LOOK_UP = 0.01, 0.06, 0.0001
+#: Seconds of a call: of the eager model and of a backend that computes as it does, of slow ones, and of a look-up.
+EAGER, SLOW, FAR_BEHIND, LOOK_UP = 0.01, 0.02, 0.06, 0.0001
 
 
 def no_time() -> Budget:
@@ -179,6 +179,11 @@ def wrong(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
 
 def slow(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
     CLOCK.seconds += SLOW
+    return eager_outputs(module, inputs)
+
+
+def far_behind(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    CLOCK.seconds += FAR_BEHIND
     return eager_outputs(module, inputs)
 
 

@@ -19,7 +19,7 @@ Out = Annotated[str, typer.Argument(help="Where to save the artifact: a new or e
 Target = Annotated[str, typer.Option(help="auto, a backend, or backend:device.")]
 Task = Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")]
 Precision = Annotated[
-    str | None, typer.Option(help="The arithmetic: fp32 unless said; auto lets what is fast and true compete.")
+    str | None, typer.Option(help="fp32, bf16 or fp16; auto lets all compete. By default that of the weights.")
 ]
 Objective = Annotated[str | None, typer.Option(help="latency (unless said), throughput, size or energy.")]
 Budget = Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")]

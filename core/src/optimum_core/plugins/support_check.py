@@ -4,8 +4,9 @@ error of the code that reads it."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -13,9 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from optimum_core.errors import OptionError
 from optimum_core.plugins.discovery import show
 from optimum_core.types import Offer, Support
-from optimum_core.types.quantization import Scheme
+from optimum_core.types.quantization import CACHES, Scheme
+from optimum_core.types.support import PRECISIONS
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
+_DEVICE = re.compile(r"[^\s:]+(:[^\s:]+)*")
 _TEXTS = (
     "exports",
     "routes",
@@ -23,10 +26,10 @@ _TEXTS = (
     "named_levels",
     "loads",
     "stateful",
-    "precisions",
     "build_options",
-    "crash_prone",
 )
+#: Where the fields, their types and their values are written.
+_PAGE = "docs/fields.md"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,18 +60,27 @@ class Misfit:
                 return f"write {tuple(self.value)!r}" if len(self.value) < 5 else "make a tuple of it"
             if isinstance(self.value, str) or dataclasses.is_dataclass(self.value):
                 return f"write a tuple of one, with its comma: ({show(self.value)},)"
-        return "compare it with optimum_core/types/support.py"
+        return f"compare it with the tables of {_PAGE}"
 
 
 def misfit(support: Support) -> Misfit | None:
-    """Return the first field of a probe's result with a wrong type, an unknown word or levels that nothing would use;
-    or None."""
-    wrong_types, useless = _misfits(support, Support, ""), chain(_unknown_words(support), _idle_levels(support))
+    """Return the first field of a probe's result with a wrong type, a device that no target can name, an unknown word
+    or levels that nothing would use; or None."""
+    wrong_types = _misfits(support, Support, "")
+    useless = chain(_unnamable_devices(support), _unknown_words(support), _idle_levels(support))
     return next(wrong_types, None) or next(useless, None)
 
 
+def _unnamable_devices(support: Support) -> Iterator[Misfit]:
+    """Yield devices of offers that cannot be written behind the colon of a target."""
+    for index, offer in enumerate(support.offers):
+        if not _DEVICE.fullmatch(offer.device):
+            expected = "a device that a target can name, such as 'cpu' or 'cuda:0',"
+            yield Misfit(field=f"offers[{index}].device", value=offer.device, expected=expected)
+
+
 def _unknown_words(support: Support) -> Iterator[Misfit]:
-    """Yield schemes of offers that do not exist, and empty texts in their tuples: nothing would ever ask for them."""
+    """Yield words of offers that core does not know, such as schemes, and empty texts: nothing would ask for them."""
     for index, offer in enumerate(support.offers):
         where = f"offers[{index}]"
         for name in _TEXTS:
@@ -79,6 +91,24 @@ def _unknown_words(support: Support) -> Iterator[Misfit]:
                 if not _is_scheme(scheme):
                     expected = "the name of a scheme, such as 'static-int8' or 'weight-only-int4',"
                     yield Misfit(field=f"{where}.{path}", value=scheme, expected=expected)
+        yield from _unknown_choices(offer, where)
+
+
+def _unknown_choices(offer: Offer, where: str) -> Iterator[Misfit]:
+    """Yield words that are not in the list of their field."""
+    if not offer.precisions:
+        yield Misfit(field=f"{where}.precisions", value=(), expected="at least one precision")
+    for name, known in _choices(offer):
+        for item in getattr(offer, name):
+            if item not in known:
+                yield Misfit(field=f"{where}.{name}", value=item, expected=_one_of(known))
+
+
+def _choices(offer: Offer) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the fields of an offer whose words are of a list, with that list."""
+    yield "precisions", PRECISIONS
+    yield "stateful_caches", CACHES
+    yield "crash_prone", (*offer.precisions, *offer.runs)
 
 
 def _schemes_of(offer: Offer) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -148,13 +178,17 @@ def _words(hint: Any) -> str:
     if origin is Mapping:
         return f"a mapping of {_name(items[0])}s to {_name(items[1])}s"
     if origin is Literal:
-        return f"one of {', '.join(map(repr, items))}"
+        return _one_of(items)
     if origin in (types.UnionType, Union):
         return " or ".join(map(_words, items))
     if origin is Callable:
         return "a function"
     name = _name(hint)
     return name if hint in (bool, type(None)) else f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _one_of(items: Sequence[object]) -> str:
+    return f"one of {', '.join(map(repr, items))}" if items else "nothing"
 
 
 def _name(hint: Any) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import PrecisionError, TunedElsewhereWarning, UnavailableError
+from optimum_core.errors import PrecisionError, SessionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
@@ -17,7 +17,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession, limits_of
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
-from optimum_core.types import SessionRequest, Support
+from optimum_core.types import SessionRequest
 from optimum_core.types.support import device_type
 
 
@@ -41,33 +41,81 @@ def open_model(
     Args:
         is_stated: the caller asked for the manifest's precision; else it is opened in fp32 where the backend cannot
             compute in that one here.
+
+    Raises:
+        SessionError: that backend does not open it.
+        UnavailableError: that backend is not here, and no other one opens it.
     """
-    backend, device, precision = _choose_backend(manifest, plugins, target)
-    opening = Opening(target=target, precision=precision, options=options)
+    refused: dict[str, SessionError] = {}
+    for place in _places(manifest, plugins, target):
+        try:
+            model = _opened(
+                manifest, directory, place, Opening(target=target, options=options), plugins, source, is_stated
+            )
+        except SessionError as error:
+            if not place.stands_in:
+                raise
+            refused[place.backend] = error
+            continue
+        if place.stands_in:
+            _say_what_runs_instead(manifest, place.backend, plugins)
+        return model
+    raise _nothing_opens(manifest, plugins, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A backend that may run an artifact, with device and precision.
+
+    Attributes:
+        stands_in: it was tuned for another backend, which is not here.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    stands_in: bool = False
+
+
+def _opened(
+    manifest: Manifest,
+    directory: Path,
+    place: _Place,
+    opening: Opening,
+    plugins: PluginManager,
+    source: Any,
+    is_stated: bool,
+) -> AcceleratedModel:
+    """Return the model in one place.
+
+    Raises:
+        OptimumError: it does not open there.
+    """
+    opening = replace(opening, precision=place.precision)
     artifact = manifest.artifact(directory)
     cls = named_after(manifest.model.class_name)
-    if (limits := limits_of(plugins.supports(detect()).get(backend), device)) is not None:
+    if (limits := limits_of(plugins.supports(detect()).get(place.backend), place.device)) is not None:
         foreign = ForeignSession(
-            backend=backend, device=device, inputs=artifact.inputs, outputs=artifact.outputs, why=limits[0],
-            remedy=limits[1],
+            backend=place.backend, device=place.device, inputs=artifact.inputs, outputs=artifact.outputs,
+            why=limits[0], remedy=limits[1],
         )  # fmt: skip
         return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
     asked = SessionRequest(
-        backend=backend,
+        backend=place.backend,
         artifact=artifact,
-        device=device,
+        device=place.device,
         hardware=detect(),
-        precision=precision,
+        precision=place.precision,
         level=manifest.level,
         streams=manifest.streams if manifest.streams > 1 else None,
         shapes=manifest.prepared,
         source=source,
-        options=_options(manifest, backend) if options is None else options,
+        options=_options(manifest, place.backend) if opening.options is None else opening.options,
     )
     try:
         session = open_session(plugins, asked)
     except PrecisionError as error:
-        if is_stated or precision == FULL_PRECISION:
+        if is_stated or place.precision == FULL_PRECISION:
             raise
         _say_what_computes_instead(manifest, error)
         session = open_session(plugins, replace(asked, precision=FULL_PRECISION))
@@ -80,38 +128,43 @@ def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
     return manifest.session_options if backend == manifest.backend else {}
 
 
-def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str, str]:
-    """Return the backend, device and precision to run with: as asked, as tuned, or the first that reads the format."""
+def _places(manifest: Manifest, plugins: PluginManager, target: str | None) -> list[_Place]:
+    """Return where it may run: as asked, or as tuned, alone; or else wherever its format is read."""
     wanted = parse_target(target or AUTO)
     if wanted.backend is not None:
-        return wanted.backend, wanted.device or _device_of(manifest, wanted.backend), manifest.precision
+        device = wanted.device or _device_of(manifest, wanted.backend)
+        return [_Place(wanted.backend, device, manifest.precision)]
     supports = plugins.supports(detect())
-    names = sorted(supports, key=lambda name: (name != manifest.backend, name))
     readers = [
         (name, offer)
-        for name in names
-        for offer in supports[name].offers
+        for name, support in sorted(supports.items())
+        for offer in support.offers
         if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
     ]
     readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != device_type(manifest.device)))
+    found = []
     for name, offer in readers:
         same_place = (name, offer.device) == (manifest.backend, device_type(manifest.device))
         device = manifest.device if same_place else offer.device
-        if name != manifest.backend:
-            _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)
-        return name, device, manifest.precision if manifest.precision in offer.precisions else FULL_PRECISION
-    tuned = supports.get(manifest.backend)
-    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
-    raise UnavailableError(
+        precision = manifest.precision if manifest.precision in offer.precisions else FULL_PRECISION
+        found.append(_Place(name, device, precision, stands_in=name != manifest.backend))
+    return found[:1] if found and not found[0].stands_in else found
+
+
+def _nothing_opens(manifest: Manifest, plugins: PluginManager, refused: Mapping[str, SessionError]) -> UnavailableError:
+    tuned = plugins.supports(detect()).get(manifest.backend)
+    reasons = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
+    reasons += [f"{name} reads that format, and not this file: {error.why}" for name, error in refused.items()]
+    return UnavailableError(
         f"artifact of {manifest.model.name!r}",
         f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
-        + (f": {'; '.join(limits)}" if limits else ""),
+        + (f": {'; '.join(reasons)}" if reasons else ""),
         f"pip install optimum-{manifest.backend}",
     )
 
 
-def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None, plugins: PluginManager) -> None:
-    why = "has no device for it here"
+def _say_what_runs_instead(manifest: Manifest, name: str, plugins: PluginManager) -> None:
+    why, tuned = "has no device for it here", plugins.supports(detect()).get(manifest.backend)
     if tuned is None:
         why = next(
             (f"is {info.status}" for info in plugins.infos() if info.name == manifest.backend), "is not installed"
@@ -123,7 +176,7 @@ def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None,
         f"instead, for which it was neither compared nor measured: load(…, retune=True) does both, "
         f"load(…, target={name!r}) says that it is meant",
         TunedElsewhereWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
 
 
@@ -132,7 +185,7 @@ def _say_what_computes_instead(manifest: Manifest, error: PrecisionError) -> Non
         f"model {manifest.model.name!r} was tuned to compute in {manifest.precision}, and does so in {FULL_PRECISION} "
         f"here: {error.why}; that is no less exact, and was not measured: load(…, retune=True) does",
         TunedElsewhereWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -32,6 +32,16 @@ def usual_seconds(worth: float) -> float:
     return min(max(worth, _LEAST), _GREATEST) if _override is None else _override
 
 
+def is_longer(stated: float | None, ended_at: float | None) -> bool:
+    """Whether a search with this budget, if any is stated, has more time than one whose budget left candidates
+    untried.
+
+    Args:
+        ended_at: seconds of the earlier budget; None: it left none.
+    """
+    return ended_at is not None and (_LEAST if stated is None else stated) > ended_at
+
+
 @contextmanager
 def searching_for(seconds: float | None) -> Iterator[None]:
     """Override the budget of searches whose callers state none while the block runs: for tests that do not depend on

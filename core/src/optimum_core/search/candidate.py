@@ -91,6 +91,12 @@ class Candidate:
             self.session.close()
             self.session = None
 
+    def give_up(self, why: str) -> None:
+        """Skip the rest of its trial."""
+        self.close()
+        self.run = None
+        self.outcome, self.problem = "skipped", why
+
     def result(self, *, brief: bool = True) -> CandidateResult:
         """Return its entry of the report; `brief` keeps only the worst comparison, enough for one not chosen."""
         fidelity = self.fidelity

@@ -64,6 +64,7 @@ class _Search:
         self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
+        self._left_out = False
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -133,6 +134,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._needed(spec):
+            self._left_out = True
             return why
         if not spec.is_baseline and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -198,8 +200,7 @@ class _Search:
         return not built or any(item.is_true for item in built)
 
     def _skip(self, spec: CandidateSpec, why: str) -> None:
-        skipped = Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why)
-        self.tried.append(skipped)
+        self.tried.append(Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why))
 
     # Trial of one spec.
 
@@ -212,6 +213,8 @@ class _Search:
             if self._is_late(candidate):
                 return
             session = trials.open(candidate)
+            if self._is_far_behind(candidate):
+                return
             # The baseline is the reference itself: one case shows that it runs.
             asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
             trials.compare(candidate, asked, dialogues=self._dialogues(candidate))
@@ -222,10 +225,20 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        candidate.close()
-        candidate.run = None
-        candidate.outcome, candidate.problem = "skipped", "the budget ended while it was tried"
+        self._left_out = True
+        candidate.give_up("the budget ended while it was tried")
         return True
+
+    def _is_far_behind(self, candidate: Candidate) -> bool:
+        """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
+        eager = next(
+            (item for item in self.tried if item.spec.is_baseline and item.session and item.measurements), None
+        )
+        if eager is None or candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
+            return False  # an export that is not sure may end the process that calls it: a child does so first
+        if why := self.race.far_behind(candidate, eager):
+            candidate.give_up(why)
+        return bool(why)
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
@@ -358,6 +371,7 @@ class _Search:
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing and not unfinished,
+            ended_at=self.context.budget.seconds if self._left_out else None,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))

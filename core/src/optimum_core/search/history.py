@@ -8,7 +8,9 @@ from typing import Any
 
 from optimum_core.cache import Cache, content_key
 from optimum_core.models.weights import state_tensors
+from optimum_core.search.budget import is_longer
 from optimum_core.search.spec import CandidateSpec
+from optimum_core.types import Report
 
 _KEPT = 16
 # Settings that differ between two fine-tunings of one architecture and do not change its speed.
@@ -17,9 +19,10 @@ _NAMES = ("_name_or_path", "name_or_path", "id2label", "label2id", "transformers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Winners:
-    """The `CandidateSpec.id` of winners, the latest first."""
+    """The `CandidateSpec.id` of winners, the latest first; and `Report.ended_at` of the search for a single one."""
 
     ids: tuple[str, ...] = ()
+    ended_at: float | None = None
 
 
 def shape_of(module: Any) -> dict[str, Any]:
@@ -32,6 +35,19 @@ def shape_of(module: Any) -> dict[str, Any]:
         "config": {name: repr(value) for name, value in described.items() if name not in _NAMES},
         "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in state_tensors(module).items()],
     }
+
+
+def why_again(report: Report | None, budget: float | None) -> str:
+    """Return why a search is done again although its result was kept; empty: it is not.
+
+    Args:
+        budget: seconds, where they were stated.
+    """
+    if report is not None and not report.settled:
+        return "it was decided on a busy or full machine: it is done again"
+    if report is not None and is_longer(budget, report.ended_at):
+        return f"a budget of {report.ended_at:g} s left candidates untried: it is done again, with more time"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,20 +63,27 @@ class History:
     machine: Mapping[str, Any]
     question: Mapping[str, Any]
 
-    def decided(self) -> str | None:
-        """Return the `CandidateSpec.id` that won for a model of this shape and this request, or None."""
+    def decided(self, budget: float | None = None) -> str | None:
+        """Return the `CandidateSpec.id` that won for a model of this shape and this request, or None: there is none, or
+        that search left candidates untried for which this one has the time.
+
+        Args:
+            budget: seconds, where they were stated.
+        """
         kept = self.cache.read_record("decision", self._decision_key(), _Winners)
-        return kept.ids[0] if kept and kept.ids else None
+        return kept.ids[0] if kept and kept.ids and not is_longer(budget, kept.ended_at) else None
 
     def won_before(self) -> tuple[str, ...]:
         """Return the `CandidateSpec.id` of specs that won on this machine for any model, the latest first."""
         kept = self.cache.read_record("history", content_key(self.machine), _Winners)
         return kept.ids if kept else ()
 
-    def remember(self, spec: CandidateSpec, *, about: str) -> None:
-        """Store a winner."""
+    def remember(self, spec: CandidateSpec, *, about: str, ended_at: float | None = None) -> None:
+        """Store a winner, with `Report.ended_at` of its search."""
         words = f"{about}: {spec.name}"
-        self.cache.write_record("decision", self._decision_key(), _Winners(ids=(spec.id,)), describe=words)
+        self.cache.write_record(
+            "decision", self._decision_key(), _Winners(ids=(spec.id,), ended_at=ended_at), describe=words
+        )
         ids = tuple(dict.fromkeys((spec.id, *self.won_before())))[:_KEPT]
         self.cache.write_record(
             "history", content_key(self.machine), _Winners(ids=ids), describe="winners on this machine"

@@ -6,9 +6,11 @@ They are timed side by side because the machine's speed drifts: times taken at d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 
+from optimum_core.errors import OptimumError
 from optimum_core.measure import Effort, energy_score, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
@@ -19,6 +21,10 @@ from optimum_core.types import Measurement
 FINALISTS = 4
 #: Effort of the rough timing right after the check, which decides which candidates stay open.
 ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
+#: Effort of the first look at a candidate, before the many calls of its comparison.
+GLANCE = Effort(rounds=1, seconds=0.01, calls=3, hopeless=float("inf"), slow=0.25)
+#: Ratio to the eager model's time from which a candidate is far behind: nothing that disturbs a few calls explains it.
+FAR = 3.0
 #: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.
@@ -67,6 +73,25 @@ class Race:
         if best is not None:
             candidate.relative_time = best.relative_time * self._ratio(candidate, best)
             best.measurements = known
+
+    def far_behind(self, candidate: Candidate, eager: Candidate) -> str:
+        """Return by how much a candidate is too slow to win, at the first shape; empty: it may not be.
+
+        It may still be right: a comparison by a slow engine would take the time of all other candidates, and where the
+        eager model may win, one that takes longer at any shape cannot. Where it does not run, its comparison says more.
+        """
+        if self.context.objective == "size" or not self.may_win(eager):
+            return ""
+        known, effort = eager.measurements, self.context.budget.limited(GLANCE)
+        with suppress(OptimumError):
+            self.context.trials.time([candidate], effort, first=1)
+        ratio, shape = _ratio_at_first(candidate, known), known[0].shape
+        if ratio > FAR:  # the machine's speed drifts: once more, beside each other
+            self.context.trials.time([eager, candidate], effort, first=1)
+            ratio = min(ratio, _ratio_at_first(candidate, eager.measurements))
+            eager.measurements = known
+        candidate.measurements = ()
+        return f"it takes {ratio:.1f} times as long as eager at {shape}, and was not compared" if ratio > FAR else ""
 
     def _ratio(self, candidate: Candidate, best: Candidate) -> float:
         """Return the ratio of their shortest times, or of their joules where these decide and both were counted."""
@@ -189,6 +214,13 @@ class Race:
                 roughly = item.relative_time / winner.relative_time
                 item.behind = self.score(item) / self.score(winner) if item.raced else roughly
                 item.for_comparison = not self.may_win(item)
+
+
+def _ratio_at_first(candidate: Candidate, measured: Sequence[Measurement]) -> float:
+    """Return the ratio of the shortest times at the first shape; 0.0 where the candidate was not measured."""
+    if not candidate.measurements:
+        return 0.0
+    return candidate.measurements[0].least / max(measured[0].least, 1e-6)
 
 
 def disturbance(candidates: Sequence[Candidate], busy_cores: float | None, effort: Effort) -> str:

@@ -165,13 +165,13 @@ class TrialRunner:
             return verify_quantized(run, cases, (), outputs, precision=spec.precision, binding=False)
         return verify(run, cases, outputs, precision=spec.way.precision)
 
-    def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
-        """Measure candidates side by side at every shape of the workload.
+    def time(self, candidates: Sequence[Candidate], effort: Effort, first: int | None = None) -> None:
+        """Measure candidates side by side at every shape of the workload, or at so many of the first ones.
 
         Raises:
             OptimumError: a candidate does not run at some shape.
         """
-        shapes = self.workload(candidates[0].signature)
+        shapes = self.workload(candidates[0].signature)[:first]
         contestants = {
             str(number): Contestant(calls=_calls(item, shapes), streams=item.spec.streams)
             for number, item in enumerate(candidates)

@@ -62,9 +62,19 @@ class InferenceTests:
             assert found[spec.name].ndim == len(spec.shape), spec
 
     def test_outputs_are_fresh(self, subject: Subject) -> None:
-        """A later call does not write into what an earlier one returned."""
+        """A later call does not write into what an earlier one returned, and what its caller writes there changes no
+        later one, on other inputs or the same."""
+        inputs = subject.model.draw(1)
         with subject.opened() as (_, run):
-            first = numpy_of(run(subject.model.draw(1)))
+            overwritten = numpy_of(run(inputs))
+            for name, array in overwritten.items():
+                assert not any(np.shares_memory(array, given) for given in inputs.values()), f"{name!r} is an input"
+                if array.flags.writeable:
+                    array[...] = 0
+            first = numpy_of(run(inputs))
+            for name, array in first.items():
+                same = np.shares_memory(array, overwritten[name])
+                assert not same, f"two calls on the same inputs share the memory of {name!r}"
             kept = _copied(first)
             second = numpy_of(run(subject.model.draw(2)))
             for name, array in first.items():

@@ -252,6 +252,7 @@ class Report:
         precision_hint: speed and error of another precision, if one is offered that was not asked for.
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
+        ended_at: seconds of the budget, where it left candidates untried; None: it did not.
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
         minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
     """
@@ -269,6 +270,7 @@ class Report:
     fixed: tuple[FixedAxis, ...] = ()
     precision_hint: PrecisionHint | None = None
     settled: bool = True
+    ended_at: float | None = None
     remembers: bool = False
     minds_gradients: bool = False
 

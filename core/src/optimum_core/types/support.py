@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from optimum_core.types.requests import Artifact
 
+#: Precisions of arithmetic that an offer may name. Core compares each in its own tolerance.
+PRECISIONS = ("fp32", "bf16", "fp16")
+
 
 def device_type(device: str) -> str:
     """Return a device without its index, as an `Offer` names it.
@@ -41,7 +44,7 @@ class Offer:
     """The abilities of a backend for one device of this machine.
 
     Attributes:
-        device: "cpu", "cuda", "gpu", "npu", or a named target that this machine lacks ("sm_89").
+        device: "cpu", "cuda", "gpu", "npu", or a target that this machine lacks ("sm_89"), mostly without a number.
         exports: formats to which it exports a model.
         routes: export methods, the most likely to be correct first; each is tried until one verifies.
         optimizes: input and output formats of its `optimize`.
@@ -60,7 +63,7 @@ class Offer:
         live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
         parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
         prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
-        precisions: precisions of the arithmetic that it offers here, the exact one first.
+        precisions: precisions of the arithmetic that it offers here, the exact one first; of "fp32", "bf16", "fp16".
         schemes: quantization schemes of its `quantize`, by `QuantizeConfig.name` ("static-int8").
         runs: schemes that its sessions run on this device, regardless of the backend that quantized.
         opset: the newest ONNX opset that it loads; None where it does not load ONNX.
