@@ -46,6 +46,27 @@ def _logits(model: Any) -> np.ndarray[Any, Any]:
         return np.asarray(model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits)
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 438\n", "{name} is a pointer of git-lfs"),
+        (b"\1\2", "{name} cannot be read: .*Error.*\n.*fetch or save the adapter again"),
+    ],
+)
+def test_weights_that_were_not_fetched_or_are_damaged_are_named(
+    name: str, content: bytes, why: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    described = {"peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": str(_base(tmp_path))}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps(described), encoding="utf-8")
+    (adapter / name).write_bytes(content)
+    with pytest.raises(SourceError, match=why.format(name=name.replace(".", r"\."))):
+        accelerate(adapter, target="ort", budget=0, cache_dir=tmp_path / "cache")
+
+
 def test_a_directory_is_merged_into_the_base_that_it_names(tmp_path: Path) -> None:
     adapted = _adapted(tmp_path)
     adapted.save_pretrained(tmp_path / "adapter")

@@ -113,6 +113,14 @@ def test_a_longer_or_shorter_file_is_seen(saved: Path, name: str, verify_files: 
         assert name in caught.value.why
 
 
+@pytest.mark.parametrize("verify_files", [True, False])
+def test_a_pointer_in_place_of_a_file_is_named(saved: Path, verify_files: bool) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 438\n"
+    (saved / "model.onnx").write_text(pointer, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"'model\.onnx' is a pointer of git-lfs.*\n.*git lfs pull"):
+        load(saved, verify_files=verify_files)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "parts/weights.bin", "empty.txt"])
 def test_a_missing_file_or_a_directory_in_its_place_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
@@ -351,6 +359,6 @@ def test_an_interrupted_replacement_says_where_the_old_one_is(saved: Path) -> No
 
 def test_an_entry_stated_by_hand_must_be_true(tmp_path: Path, sources: dict[str, Path]) -> None:
     wrong = unfilled(files={"model.onnx": FileEntry(sha256="0" * 64, size=120)})
-    with pytest.raises(ArtifactError, match="not what it was"):
+    with pytest.raises(ArtifactError, match="was changed since it was verified"):
         save(wrong, sources, tmp_path / "out")
     assert only(tmp_path, "sources")

@@ -96,6 +96,26 @@ def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
     assert "probe" in torch["hooks"]
 
 
+def test_what_a_plugin_prints_stays_out_of_the_json(home: Home) -> None:
+    home.install(
+        "acme",
+        """
+        print("loading acme")
+        from optimum_core import hookimpl
+        from optimum_core.types import Support
+
+        @hookimpl
+        def probe(hardware):
+            print("probing acme")
+            return Support()
+        """,
+    )
+    for command in ("plugins", "doctor"):
+        done = home.run(command, "--json")
+        assert done.returncode == 0 and json.loads(done.stdout)
+        assert done.stderr.split("\n")[:2] == ["loading acme", "probing acme"]
+
+
 def test_a_broken_plugin_is_shown_beside_the_others_and_is_no_failure(home: Home) -> None:
     home.install("acme", "import surely_not_installed")
     acme = plugins(home)["acme"]

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, CanineConfig, CanineModel, PatchTSTConfig, PatchTSTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CanineConfig,
+    CanineModel,
+    PatchTSTConfig,
+    PatchTSTModel,
+    VitPoseBackboneConfig,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
+)
 
 from optimum_core.models.eager.calls import eager_outputs, is_plain
 from optimum_core.models.eager.rounding_noise import _Noise, outputs_with_noise
@@ -86,6 +96,43 @@ def test_one_sign_alone() -> None:
 
     fidelity = _compared(chosen, lambda x, keep: chosen(x, keep).nan_to_num())
     assert ONE_SIGN[-1] in _wrong(fidelity)
+
+
+class Cut(torch.nn.Module):
+    """Rows as long as the longest of them; or, once exported, as long as in the samples."""
+
+    def __init__(self, exported: int | None = None) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return x[:, : self.exported or int(lengths.max())]
+
+
+def test_whole_numbers_end_elsewhere_than_in_the_samples() -> None:
+    signature, cases = _cases(Cut().eval(), {"x": torch.randn(4, 6, 3), "lengths": torch.tensor([6, 3, 4, 6])})
+    exported = Cut(6).eval()
+    found = verify(
+        lambda inputs: eager_outputs(exported, inputs), tuple(cases.values()), signature.outputs, precision="fp32"
+    )
+    assert {"lengths all at the least", "lengths below the greatest"} <= _wrong(found)
+
+
+def test_flags_of_rows_are_all_off_in_a_model_of_a_library() -> None:
+    backbone = VitPoseBackboneConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=[16, 16], patch_size=[8, 8],
+        num_experts=2, part_features=4, out_indices=[1],
+    )  # fmt: skip
+    module = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, num_labels=2)).eval()
+    samples = {"pixel_values": torch.randn(2, 3, 16, 16), "dataset_index": torch.tensor([0, 1])}
+    _, cases = _cases(module, samples)
+    assert {"dataset_index all off", "dataset_index all on"} <= cases.keys()
+
+
+def test_whole_numbers_stay_within_their_bounds() -> None:
+    _, cases = _cases(torch.nn.Embedding(8, 3).eval(), {"input": torch.tensor([[0, 7, 3]])})
+    assert "input below the greatest" in cases
+    assert "input one beyond the greatest" not in cases
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_core.verify import compare, error_scales, tolerance_of
+from optimum_core import error_scales
+from optimum_core.verify import compare, tolerance_of
 
 RNG = np.random.default_rng(3)
 SCORES = RNG.standard_normal((6, 50))
@@ -88,3 +89,18 @@ def test_a_single_value_has_no_scale_of_its_own() -> None:
     want = np.linspace(0.01, 1.0, 384)[None]
     want[0, 0] = 1e-6
     assert error_scales.relative_error(want, want + 1e-7) == pytest.approx(1e-7, rel=0.01)
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9, LOWEST, -np.inf])
+def test_only_rounding_is_taken_for_rounding(low: float) -> None:
+    want = _masked(SCORES, low, 0.3)
+    assert error_scales.is_rounding(want, np.where(want == low, low, want * (1 + 1e-7)))
+    assert not error_scales.is_rounding(want, np.where(want == low, low, want + 1e-3))
+
+
+def test_rounding_is_not_where_infinity_or_a_small_channel_differs() -> None:
+    want = SCORES * np.where(np.arange(50) < 25, 1.0, 1e4)
+    assert error_scales.is_rounding(want, want + 1e-3 * 1e4 * 1e-7)
+    assert not error_scales.is_rounding(want, want + np.where(np.arange(50) < 25, 0.1, 0.0))
+    assert not error_scales.is_rounding(np.array([1.0, np.inf]), np.array([1.0, -np.inf]))
+    assert not error_scales.is_rounding(np.array([1.0, 2.0]), np.array([1.0, np.nan]))

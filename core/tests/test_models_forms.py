@@ -233,10 +233,12 @@ def test_a_file_is_named_by_its_kind(name: str, why: str, remedy: str, tmp_path:
     assert remedy in caught.value.remedy
 
 
-def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_text(_LFS, encoding="utf-8")
-    with pytest.raises(SourceError, match="pointer of git-lfs"):
-        open_source(tmp_path / "model.onnx")
+@pytest.mark.parametrize("name", ["model.onnx", "model.gguf"])
+def test_a_pointer_in_place_of_the_only_file_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(_LFS, encoding="utf-8")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(SourceError, match=f"{name} is a pointer of git-lfs"):
+            open_source(path)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from transformers import (
     DebertaV2Model,
     ResNetConfig,
     ResNetModel,
+    SplinterConfig,
+    SplinterForQuestionAnswering,
 )
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.models.eager.calls import call
-from optimum_core.models.inputs.layouts import alternatives, facts_of
+from optimum_core.models.inputs.facts import facts_of
+from optimum_core.models.inputs.layouts import alternatives
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe, lengths_beside
 
@@ -322,3 +325,15 @@ def test_token_types_that_do_nothing_may_come_and_are_no_input(types: int) -> No
     signature = describe(DebertaV2Model(config).eval(), name="deberta", processor=_Typing())
     names = [spec.name for spec in signature.inputs]
     assert ("token_type_ids" in names, "token_type_ids" in signature.ignored) == (types > 0, types == 0)
+
+
+def test_masked_scores_hide_no_effect_of_token_types() -> None:
+    """The least float stands where a text is padded, beside scores below ten."""
+    config = SplinterConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, type_vocab_size=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    signature = describe(SplinterForQuestionAnswering(config).eval(), name="splinter")
+    names = [spec.name for spec in signature.inputs]
+    assert ("token_type_ids" in names, "token_type_ids" in signature.ignored) == (True, False)

@@ -124,6 +124,21 @@ def test_a_path_to_nothing_is_never_asked_of_the_hub(path: str, monkeypatch: pyt
         open_source(path)
 
 
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("https://huggingface.co/owner/name", "give the hub id: 'owner/name'"),
+        ("https://huggingface.co/owner/name/tree/main", "give the hub id: 'owner/name'"),
+        ("http://hf.co/name/", "give the hub id: 'name'"),
+        ("s3://bucket/name", "download it, and give the directory"),
+    ],
+)
+def test_an_address_is_no_path(address: str, remedy: str) -> None:
+    with pytest.raises(SourceError, match="it is an address") as caught:
+        open_source(address)
+    assert caught.value.remedy == remedy
+
+
 def test_a_file_is_no_directory(saved: Path) -> None:
     with pytest.raises(SourceError, match="it is a file"):
         open_source(saved / "config.json")

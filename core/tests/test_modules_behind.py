@@ -176,6 +176,9 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(SourceError, match="cannot be read"):
         read_behind(directory, "m")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 438\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"model\.safetensors is a pointer of git-lfs.*\n.*git lfs pull.*2_Dense"):
+        read_behind(directory, "m")
 
 
 def test_a_pickle_that_cannot_be_read_leaves_the_graph_as_it_is(graph: Path, tmp_path: Path) -> None:

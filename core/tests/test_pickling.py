@@ -93,6 +93,25 @@ def test_pickled_it_is_not_another_that_was_saved_there_since(fast: AcceleratedM
                 again()
 
 
+@pytest.mark.parametrize("layout", [None, "optimum"])
+def test_it_is_not_saved_from_another_that_was_saved_there_since(
+    fast: AcceleratedModel, tmp_path: Path, layout: str | None
+) -> None:
+    """The layout of another package has no manifest that could tell the two apart later."""
+    fast.save_pretrained(tmp_path / "out")
+    model = tmp_path / "out" / "model.onnx"
+    with load(tmp_path / "out") as loaded:
+        loaded.save_pretrained(tmp_path / "same", layout=layout)
+        model.write_bytes(model.read_bytes()[::-1])
+        artifacts.write(tmp_path / "out", loaded.manifest)
+        with pytest.raises(ArtifactError, match=r"saved from .*model\.onnx, which .*\n.*accelerate it again"):
+            loaded.save_pretrained(tmp_path / "again", layout=layout)
+        assert not (tmp_path / "again").exists()
+        shutil.rmtree(tmp_path / "out")
+        with pytest.raises(ArtifactError, match=r"saved from .*, which is not here.*\n.*accelerate it again"):
+            loaded.save_pretrained(tmp_path / "again", layout=layout)
+
+
 def test_a_tokenizer_that_was_changed_since_is_not_read(
     fast: AcceleratedModel, tokenizer_file: Path, tmp_path: Path
 ) -> None:

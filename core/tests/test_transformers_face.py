@@ -52,12 +52,15 @@ def test_without_transformers_labels_are_numbered_too(fast: AcceleratedModel, mo
 
 def test_modes_and_devices(fast: AcceleratedModel) -> None:
     assert fast.eval() is fast
-    assert fast.train(False) is fast
+    assert fast.train(False) is fast and fast.requires_grad_(False) is fast
+    assert fast.training is False  # `was = model.training; model.eval(); …; model.train(was)`
     for stay in (("cpu",), (torch.device("cpu"),), (torch.float32,), ("cpu", torch.float32), (None,)):
         assert fast.to(*stay) is fast
     assert fast.to(device="cpu", non_blocking=True) is fast
     with pytest.raises(UnavailableError, match="train the eager model"):
         fast.train()
+    with pytest.raises(UnavailableError, match="cannot be trained"):
+        fast.requires_grad_()
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0", torch.device("meta")])

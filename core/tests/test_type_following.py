@@ -93,6 +93,19 @@ def test_refused_where_eager_answers_otherwise(
         np.testing.assert_array_equal(fast(x=sample.numpy().astype(">f4")), module()(sample).numpy())
 
 
+class Cut(torch.nn.Module):
+    """It reads a number in Python; a fill value stands beside its answers."""
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        made = (x[: int(rows.max())] / 3).to(torch.float64).to(torch.float32) * (x.dtype.itemsize / 4)
+        return torch.cat([made, torch.full_like(made[:, :1], torch.finfo(torch.float32).min)], 1)
+
+
+def test_a_number_that_is_read_and_a_huge_value_hide_no_effect_of_a_type() -> None:
+    fast = _fast(Cut(), x=X, rows=torch.tensor([1, 2]))
+    assert fast.manifest.inputs[0].exact
+
+
 @pytest.mark.parametrize(
     ("module", "sample", "others"),
     [

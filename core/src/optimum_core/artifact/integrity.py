@@ -10,9 +10,11 @@ from pathlib import Path
 
 from optimum_core.artifact.manifest import FileEntry
 from optimum_core.artifact.meaning import Meanings, meaning, relatives, unix_text
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import ArtifactError
 
 _FETCH_AGAIN = "copy or download the artifact again, or save it anew from the model"
+_PULL = "run `git lfs pull` in its directory, or download the artifact again"
 _MEANT = "if it was changed on purpose, `optimum-core accept DIRECTORY` states that"
 
 
@@ -75,6 +77,8 @@ def check_file(
             return describe(file)
     except OSError as error:
         raise ArtifactError(who, f"the file {name!r} cannot be read: {error}", "check its permissions") from error
+    if is_pointer(file):
+        raise ArtifactError(who, f"the file {name!r} is a pointer of git-lfs: its contents were not fetched", _PULL)
     remedy = _FETCH_AGAIN if meanings is None else f"{_FETCH_AGAIN}; {_MEANT}"
     raise ArtifactError(who, f"the file {name!r} differs in {differs}", remedy)
 

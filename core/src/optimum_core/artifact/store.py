@@ -17,6 +17,11 @@ from optimum_core.artifact.meaning import is_beside, joined, meaning, relatives
 from optimum_core.artifact.names import MANIFEST, check_names, same_file
 from optimum_core.errors import ArtifactError
 
+#: The remedy where files of an open model are missing or differ as it is saved.
+GONE = (
+    "the files were removed or changed after the model was opened, as by clearing the cache or by saving another model "
+    "there: accelerate it again, or load it from another copy"
+)
 # A report of thousands of candidates is far smaller than this; a larger file is no manifest.
 _MANIFEST_LIMIT = 64 << 20
 #: Bytes up to which a file is read and checked in any case: it takes no time.
@@ -201,14 +206,15 @@ def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who:
     for name, source in sources.items():
         target = temporary / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not source.exists():
+            raise ArtifactError(who, f"it is saved from {source}, which is not here", GONE)
         # A copy, never a hard link: an edit of the artifact must not change the cache it came from.
         shutil.copyfile(source, target)
     complete = _complete(temporary, manifest, who)
     for name, expected in manifest.files.items():
-        found = complete.files.get(name)
-        if found != expected:
-            why = f"the file {name!r} is not what it was when it was verified: {found}, expected {expected}"
-            raise ArtifactError(who, why, "clear the cache (optimum-core cache clear) and accelerate the model again")
+        if complete.files.get(name) != expected:
+            why = f"it is saved from {sources.get(name, name)}, which was changed since it was verified"
+            raise ArtifactError(who, why, GONE)
     return complete
 
 

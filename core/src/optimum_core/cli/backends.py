@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence, Set
+from contextlib import redirect_stdout
 from typing import Any
 
 from optimum_core.hardware import detect
@@ -14,11 +16,14 @@ from optimum_core.types import Support
 def survey_plugins() -> tuple[tuple[PluginInfo, ...], dict[str, Support]]:
     """Return all plugins, and the support of each ready one on this machine.
 
+    What plugins print on import or in a probe goes to stderr: stdout is the page, or JSON that programs read.
+
     Raises:
         PluginError: one is broken and `OPTIMUM_STRICT_PLUGINS` is set.
     """
-    supports = manager().supports(detect())
-    return manager().infos(), supports  # in this order: a probe that fails makes its plugin broken
+    with redirect_stdout(sys.stderr):
+        supports = manager().supports(detect())
+        return manager().infos(), supports  # in this order: a probe that fails makes its plugin broken
 
 
 def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.error_scales import tie_scales
 from optimum_core.errors import InputError, UnavailableError, VerificationError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.settings import Settings, read_settings
@@ -261,7 +262,8 @@ def _problem(decoder: Decoder, prompt: list[int], tokens: list[int], tolerance: 
     finally:
         generation.close()
     gaps = scores.max(-1) - scores[np.arange(_NEW), tokens]
-    worst = float((gaps / np.abs(scores).max(-1).clip(1e-12)).max())
+    usual = tie_scales(np.where(np.isfinite(scores), scores, 0.0), scores.max(-1))
+    worst = float((gaps / usual.clip(1e-12)).max())
     if worst <= tolerance:
         return ""
     number = int((gaps > 0).argmax())

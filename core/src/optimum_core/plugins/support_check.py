@@ -4,6 +4,7 @@ error of the code that reads it."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -17,6 +18,7 @@ from optimum_core.types.quantization import CACHES, Scheme
 from optimum_core.types.support import PRECISIONS
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
+_DEVICE = re.compile(r"[^\s:]+(:[^\s:]+)*")
 _TEXTS = (
     "exports",
     "routes",
@@ -62,11 +64,19 @@ class Misfit:
 
 
 def misfit(support: Support) -> Misfit | None:
-    """Return the first field of a probe's result with a wrong type, an unknown word, a device that no target names or
-    levels that nothing would use; or None."""
+    """Return the first field of a probe's result with a wrong type, a device that no target can name, an unknown word
+    or levels that nothing would use; or None."""
     wrong_types = _misfits(support, Support, "")
-    useless = chain(_unknown_words(support), _unreachable_devices(support), _idle_levels(support))
+    useless = chain(_unnamable_devices(support), _unknown_words(support), _idle_levels(support))
     return next(wrong_types, None) or next(useless, None)
+
+
+def _unnamable_devices(support: Support) -> Iterator[Misfit]:
+    """Yield devices of offers that cannot be written behind the colon of a target."""
+    for index, offer in enumerate(support.offers):
+        if not _DEVICE.fullmatch(offer.device):
+            expected = "a device that a target can name, such as 'cpu' or 'cuda:0',"
+            yield Misfit(field=f"offers[{index}].device", value=offer.device, expected=expected)
 
 
 def _unknown_words(support: Support) -> Iterator[Misfit]:
@@ -99,14 +109,6 @@ def _choices(offer: Offer) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "precisions", PRECISIONS
     yield "stateful_caches", CACHES
     yield "crash_prone", (*offer.precisions, *offer.runs)
-
-
-def _unreachable_devices(support: Support) -> Iterator[Misfit]:
-    """Yield devices of offers that no target can name: a number after a colon is that of one device of the kind."""
-    for index, name in enumerate(offer.device for offer in support.offers):
-        if not name or ":" in name or name != name.strip():
-            expected = "the name of a device without a number, such as 'cpu' or 'cuda',"
-            yield Misfit(field=f"offers[{index}].device", value=name, expected=expected)
 
 
 def _schemes_of(offer: Offer) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -12,11 +12,13 @@ from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
 from optimum_core.artifact.embedding import MODULES, write_object
 from optimum_core.artifact.meaning import is_beside
 from optimum_core.artifact.names import MANIFEST
+from optimum_core.artifact.store import GONE
 from optimum_core.errors import ArtifactError, OptionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.sources.sentences.behind import read_behind
 from optimum_core.models.sources.sentences.directory import read_modules
 from optimum_core.plugins import PluginManager
+from optimum_core.runtime.pickling import require_files
 from optimum_core.types import ForeignFormat
 from optimum_core.types.state import CROSS, DECODER, ENCODER
 
@@ -42,9 +44,11 @@ def save_as(
     Raises:
         OptionError: no backend writes such a layout.
         UnavailableError: it has no form for this model, or the modules of a sentence encoder cannot lie behind it.
-        ArtifactError: the directory holds files, or cannot be written.
+        ArtifactError: the directory holds files, or cannot be written; or the model's own files are no longer those
+            that were opened, since nothing in this layout would tell another model from it.
     """  # fmt: skip
     form = _form(layout, manifest, plugins)
+    require_files(manifest, directory, "it is saved from", GONE)
     _check_modules(layout, manifest, directory)
     if place.exists() and any(place.iterdir()) and not overwrite:
         why = "the directory is not empty"

@@ -120,6 +120,7 @@ def _held_in(place: Path) -> Path | None:
     Raises:
         SourceError: it is a git-lfs pointer, or no ONNX, which `accelerate` would refuse too.
     """
+    from optimum_core.artifact.pointers import is_pointer
     from optimum_core.models.sources import files
     from optimum_core.packages import present
 
@@ -127,7 +128,7 @@ def _held_in(place: Path) -> Path | None:
     graph = next((path for path in found if path.suffix == ".onnx"), None)
     if graph is None:
         return files.first_weights(place) if (place / "config.json").is_file() else None
-    if files.is_pointer(graph):
+    if is_pointer(graph):
         raise files.refuse_file(graph, f"model {str(place)!r}")
     if present("onnx"):
         from optimum_core.models.sources.onnx_graph import read_graph

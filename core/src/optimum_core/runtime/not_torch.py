@@ -17,7 +17,7 @@ _WEIGHTS = (
     "parameters named_parameters buffers named_buffers state_dict load_state_dict modules named_modules children "
     "named_children get_parameter get_submodule get_buffer register_buffer register_parameter register_module "
     "add_module register_forward_hook register_forward_pre_hook register_full_backward_hook apply zero_grad "
-    "requires_grad_ share_memory compile training num_parameters get_input_embeddings set_input_embeddings "
+    "share_memory compile num_parameters get_input_embeddings set_input_embeddings "
     "resize_token_embeddings base_model gradient_checkpointing_enable"
 )
 _TORCH_NAMES = frozenset(_WEIGHTS.split())

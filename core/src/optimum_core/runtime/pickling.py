@@ -63,13 +63,17 @@ def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source
     """
     from optimum_core.runtime.opening import open_model  # it imports the model, which imports this module
 
-    _require_files(manifest, directory)
+    require_files(manifest, directory, "it was pickled by reference to", _ELSEWHERE)
     target, options = opening.target, opening.options
     return open_model(manifest, directory, plugins=plugins, source=source, target=target, options=options)
 
 
-def _require_files(manifest: Manifest, directory: Path) -> None:
+def require_files(manifest: Manifest, directory: Path, use: str, remedy: str) -> None:
     """Check that the files of the manifest are there, and are those that were opened.
+
+    Args:
+        use: the need for the files, which the error puts before the name of one that is missing or changed.
+        remedy: of that error.
 
     Raises:
         ArtifactError: a file is missing, or no longer that of the manifest.
@@ -78,6 +82,5 @@ def _require_files(manifest: Manifest, directory: Path) -> None:
     for name in manifest.part_files if manifest.format != LIVE else ():
         file, entry = directory / name, manifest.files.get(name)
         if not file.is_file() or (entry is not None and (file.stat().st_size != entry.size or describe(file) != entry)):
-            why = f"it was pickled by reference to {file}, which is not here or was changed"
-            raise ArtifactError(who, why, _ELSEWHERE)
+            raise ArtifactError(who, f"{use} {file}, which is not here or was changed", remedy)
     FilesBeside(who, directory, manifest).checked()

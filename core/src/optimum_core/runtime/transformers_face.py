@@ -121,6 +121,11 @@ class TransformersFace:
         kinds = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
         return tuple(kind for name, kind in kinds.items() if any(spec.name == name for spec in self.manifest.inputs))
 
+    @property
+    def training(self) -> bool:
+        """False: it is always in inference mode. Evaluation loops read it, and restore it by `train(False)`."""
+        return False
+
     def eval(self) -> Self:
         """Return the model itself, which is always in inference mode."""
         return self
@@ -130,6 +135,10 @@ class TransformersFace:
         if mode:
             raise UnavailableError(self._who, "it cannot be trained", "train the eager model")
         return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Return the model itself for False; raise `UnavailableError` for True, since there are no gradients."""
+        return self.train(requires_grad)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the model itself for its own device and dtype; anything else is an error.

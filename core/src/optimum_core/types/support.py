@@ -44,7 +44,7 @@ class Offer:
     """The abilities of a backend for one device of this machine.
 
     Attributes:
-        device: "cpu", "cuda", "gpu", "npu", or a named target that this machine lacks ("sm_89"); without a number.
+        device: "cpu", "cuda", "gpu", "npu", or a target that this machine lacks ("sm_89"), mostly without a number.
         exports: formats to which it exports a model.
         routes: export methods, the most likely to be correct first; each is tried until one verifies.
         optimizes: input and output formats of its `optimize`.

@@ -11,6 +11,7 @@ models, `quantized` compares, and `promise` decides whether the loss of a metric
 finds metrics that ignore the model.
 """
 
+from optimum_core.error_scales import relative_error
 from optimum_core.verify.comparison import (
     TOLERANCES,
     ReferenceCase,
@@ -21,7 +22,6 @@ from optimum_core.verify.comparison import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.error_scales import relative_error
 
 __all__ = [
     "TOLERANCES",

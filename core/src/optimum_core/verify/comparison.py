@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core import error_scales
 from optimum_core.artifact import Structure
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.types.tensors import is_batch
-from optimum_core.verify import error_scales
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -30,7 +30,7 @@ class Tolerance:
         cosine: the smallest cosine between the two outputs.
         agreement: the smallest share of positions with the same arg-max, ties within `relative` counting as same.
 
-    `optimum_core.verify.error_scales` defines that scale.
+    `optimum_core.error_scales` defines that scale.
     """
 
     relative: float

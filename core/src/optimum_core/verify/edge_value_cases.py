@@ -14,7 +14,14 @@ import numpy as np
 from optimum_core.models.eager.bounded_calls import outputs_in_time
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.edge_values import all_alike, floats_of_any_size, halves, of_one_sign, rows_without
+from optimum_core.models.signatures.edge_values import (
+    all_alike,
+    floats_of_any_size,
+    halves,
+    of_one_sign,
+    other_numbers,
+    rows_without,
+)
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.verify.comparison import Arrays, ReferenceCase, sensitive_outputs
 
@@ -24,7 +31,7 @@ Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 
 HALVES = "floats in halves, some equal, and a row of zeros"
 ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
-_SWITCHES, _NOTHING = 91, 92
+_SWITCHES, _NOTHING, _NUMBERS = 91, 92, 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
         if inputs is not None:
             yield _Call(name, inputs)
     for words, inputs in all_alike(module, signature, Case(name="", padding="none", seed=_SWITCHES)):
+        yield _Call(words, inputs)
+    for words, inputs in other_numbers(module, signature, Case(name="", padding="none", seed=_NUMBERS)):
         yield _Call(words, inputs)
     for words, inputs in rows_without(signature, Case(name="", padding="none", seed=_NOTHING)):
         yield _Call(words, inputs)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core import error_scales
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
-from optimum_core.verify import error_scales
 from optimum_core.verify.comparison import (
     ANY,
     Arrays,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.error_scales import LEAST
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.verify.comparison import ReferenceCase, is_steady, scaled
-from optimum_core.verify.error_scales import LEAST
 
 log = logging.getLogger(__name__)
 

@@ -14,24 +14,27 @@ from optimum_core.models.eager.time_limit import time_limit
 
 #: Seconds of CPU time for a call.
 _PATIENCE = 10.0
+#: Number that a model may count up to.
+_COUNTED = 2**14
 #: Functions that read whole numbers in order to refuse some.
 _CHECKING = frozenset({torch.nn.functional.one_hot})
 
 
 class ReadsNumberError(Exception):
-    """A model reads a whole number of a tensor in Python."""
+    """A model reads a large whole number of a tensor in Python."""
 
 
 class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises where a whole number is read, except in functions that only check it."""
+    """Raises where a large whole number is read, except in functions that only check it."""
 
     checks = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reads = func is torch.ops.aten._local_scalar_dense.default and args[0].dtype in (torch.int32, torch.int64)
-        if reads and not self.checks:
+        made = func(*args, **(kwargs or {}))
+        reads = func is torch.ops.aten._local_scalar_dense.default and not self.checks
+        if reads and type(made) is int and abs(made) > _COUNTED:
             raise ReadsNumberError
-        return func(*args, **(kwargs or {}))
+        return made
 
 
 class _Checking(TorchFunctionMode):
@@ -52,7 +55,7 @@ def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ExportError: the call does not end; a model's own errors are passed on.
-        ReadsNumberError: the model reads a whole number in Python, and may count up to it.
+        ReadsNumberError: the model reads a large whole number in Python, and may count up to it.
     """
     guard = _NoCounting()  # type: ignore[no-untyped-call]
     with guard, _Checking(guard), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):

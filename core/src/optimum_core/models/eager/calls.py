@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from optimum_core.error_scales import is_rounding
 from optimum_core.models.eager.copies import throwaway
 from optimum_core.models.eager.outputs import Outputs, as_array, flatten
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
@@ -145,9 +146,7 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two outputs for the same inputs are equal but for rounding."""
     if a.shape != b.shape or not a.is_floating_point():
         return a.shape == b.shape and bool((a == b).all())
-    finite = a[a.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return bool(a.allclose(b, rtol=0.0, atol=1e-5 * max(scale, 1e-6), equal_nan=True))
+    return is_rounding(as_array(a.double()), as_array(b.double()))
 
 
 def _manner(module: torch.nn.Module) -> _Manner:

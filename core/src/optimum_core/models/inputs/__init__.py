@@ -1,6 +1,6 @@
 """Inputs of a model, derived by rule from the names in its forward.
 
-`layouts` gives every input and axis its meaning, and `samples` draws arrays for a layout. Samples of the user
-(`user_samples`) take the place of rules, with `variations` around them; `processor` makes inputs from real data,
+`layouts` gives every input and axis its meaning, by the `facts` of the model; `samples` draws arrays. Samples of the
+user (`user_samples`) take the place of rules, with `variations` around them; `processor` makes inputs from real data,
 and `chats` those of a chat with pictures.
 """

@@ -6,13 +6,13 @@ processor. If a name allows several layouts, they are alternatives, and a run of
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
 from optimum_core.artifact.embedding import POOLING_MASK
+from optimum_core.models.inputs.facts import Facts
 
 Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
 
@@ -83,74 +83,6 @@ class Layout:
         return replace(self, inputs=inputs)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """The facts that determine layouts: configuration, the forward's parameter names, the processor's input names.
-
-    Attributes:
-        required: the parameters of the forward that have no default.
-        is_graph: whether it is an exported graph, which states the types of its inputs.
-    """
-
-    class_name: str
-    config: Any
-    parameters: tuple[str, ...]
-    main_input: str
-    required: tuple[str, ...] = ()
-    processor: Any = None
-    is_graph: bool = False
-
-    def get(self, *names: str, part: str | None = None, default: Any = None) -> Any:
-        """Return the first of these settings in the configuration (or its part: "text", "vision", "audio")."""
-        for config in _parts(self.config, part):
-            for name in names:
-                value = getattr(config, name, None)
-                if value is not None:
-                    return value
-        return default
-
-    @property
-    def processed(self) -> frozenset[str]:
-        """The names of inputs that the processor produces; empty without one."""
-        found: set[str] = set()
-        for owner in (self.processor, *(getattr(self.processor, part, None) for part in _PROCESSOR_PARTS)):
-            found.update(getattr(owner, "model_input_names", None) or ())
-        return frozenset(found)
-
-
-_PROCESSOR_PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_processor")
-
-
-def _parts(config: Any, part: str | None) -> Iterator[Any]:
-    names = {
-        "text": ("text_config", "decoder", "decoder_config", "encoder"),
-        "vision": ("vision_config", "encoder", "backbone_config"),
-        "audio": ("audio_config", "encoder", "speech_config"),
-    }
-    for name in names.get(part or "", ()):
-        child = getattr(config, name, None)
-        if child is not None and hasattr(child, "to_dict"):
-            yield child
-    yield config
-
-
-def facts_of(module: Any, processor: Any = None) -> Facts:
-    """Read the facts off an eager model."""
-    parameters = inspect.signature(module.forward).parameters
-    named = {
-        name: item for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
-    }
-    return Facts(
-        class_name=type(module).__name__,
-        config=getattr(module, "config", None),
-        parameters=tuple(parameters),
-        required=tuple(name for name, item in named.items() if item.default is item.empty),
-        main_input=getattr(module, "main_input_name", "input_ids"),
-        processor=processor,
-        is_graph=getattr(module, "is_graph", False),
-    )
-
-
 def alternatives(facts: Facts) -> Iterator[Layout]:
     """Yield layouts that may fit, the likeliest first."""
     names = list(_names(facts))
@@ -159,10 +91,16 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
     leave_out = [set[str](), decoder, optional, optional | decoder]
     for left_out in dict.fromkeys(map(frozenset, leave_out)):
         for inputs in product(*(layouts_of(name, facts) for name in names if name not in left_out)):
-            yield from _complete(facts, inputs)
+            yield from _complete(facts, _without_masks_of_nothing(inputs))
     likeliest = [known[0] for known in (layouts_of(name, facts) for name in names) if known]
     for layout in _complete(facts, tuple(likeliest)):
         yield layout.pinned("batch", 1)  # a classifier on a decoder without a padding token takes one text at a time
+
+
+def _without_masks_of_nothing(inputs: tuple[InputLayout, ...]) -> tuple[InputLayout, ...]:
+    """Return the inputs without masks over frames that no other input has: those of a fixed number are not masked."""
+    framed = any("frames" in item.axes for item in inputs if item.kind != "mask")
+    return tuple(item for item in inputs if framed or "frames" not in item.axes)
 
 
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
@@ -212,7 +150,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
     if name == "attention_mask":
         return _mask(facts)
     if name == "bbox":
-        return [InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")]
+        return [_boxes(name, facts)]
     if name == "pixel_values":
         return _pixels(facts)
     if name == "pixel_mask":
@@ -246,15 +184,18 @@ def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
     return [InputLayout(name=name, kind=kind, axes=axes, dtype="int64")]
 
 
+def _boxes(name: str, facts: Facts) -> InputLayout:
+    """Return the layout of boxes in thousandths of a page; or in floats, where the configuration says how many."""
+    if floats := facts.get("dim_bbox"):
+        return InputLayout(name=name, kind="features", axes=("batch", "sequence", int(floats)))
+    return InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")
+
+
 def _mask(facts: Facts) -> list[InputLayout]:
     if facts.main_input == "input_values":
         return [InputLayout(name="attention_mask", kind="mask", axes=("batch", "samples"), dtype="int64")]
     if facts.main_input == "input_features" and "input_ids" not in facts.parameters:
-        sound = _sound("input_features", facts)[0]
-        frames = next((axis for axis in sound.axes[1:] if isinstance(axis, str)), None)
-        if frames is None or "attention_mask" not in facts.processed | {"attention_mask"}:
-            return []
-        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", frames), dtype="int64")]
+        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", "frames"), dtype="int64")]
     of_words = "input_ids" in facts.parameters or facts.main_input in ("inputs", "states")
     return _text("attention_mask", "mask", facts) if of_words else []
 
@@ -343,6 +284,7 @@ def words(facts: Facts) -> dict[str, Any]:
             "inputs": vocabulary,
             "decoder_input_ids": decoder,
             "token_type_ids": types,
+            "bbox": min(1000, int(facts.get("max_2d_position_embeddings", part="text", default=1000))),
             "timesteps": int(facts.get("max_ep_len", default=vocabulary)),
         },
         "special": _special_ids(facts, vocabulary),

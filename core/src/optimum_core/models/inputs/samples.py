@@ -83,7 +83,8 @@ def _draw_one(
             return (_after_prompt(valid) if item.name == POOLING_MASK else valid).astype(item.dtype)
         return _ids(layout, item, shape, valid, rng) if item.kind == "ids" else _types(layout, item, shape, valid)
     if item.kind == "boxes":
-        corners = np.sort(rng.integers(0, 1000, size=(*shape[:-1], 2, 2)), axis=-2)
+        greatest = layout.vocabulary.get(item.name, 1000)
+        corners = np.sort(rng.integers(0, greatest, size=(*shape[:-1], 2, 2)), axis=-2)
         return np.asarray(corners.reshape(shape), dtype=item.dtype)
     scale = 0.1 if item.kind == "waveform" else 1.0
     return (scale * rng.standard_normal(shape)).astype(item.dtype)

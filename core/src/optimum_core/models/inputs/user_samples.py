@@ -11,7 +11,8 @@ import numpy as np
 
 from optimum_core.errors import OptionError
 from optimum_core.models.fingerprint import require_values
-from optimum_core.models.inputs.layouts import Facts, InputLayout, Layout, layouts_of, with_media_apart, words
+from optimum_core.models.inputs.facts import Facts
+from optimum_core.models.inputs.layouts import InputLayout, Layout, layouts_of, with_media_apart, words
 from optimum_core.models.inputs.variations import is_switch
 
 _KNOWN_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")

@@ -12,7 +12,8 @@ from optimum_core.errors import SourceError
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.copies import is_widened
 from optimum_core.models.eager.outputs import check_held, flatten, structure_of
-from optimum_core.models.inputs.layouts import Layout, facts_of
+from optimum_core.models.inputs.facts import facts_of
+from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, Padding, draw
 from optimum_core.models.inputs.user_samples import as_varied_as_eager_takes
 from optimum_core.models.signatures.groups import with_groups

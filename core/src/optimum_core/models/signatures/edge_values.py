@@ -1,5 +1,5 @@
 """Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off;
-rows that a mask of -inf leaves nothing of."""
+rows that a mask of -inf leaves nothing of; whole numbers that end elsewhere than the samples'."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import TensorSpec
 
 Values = np.ndarray[Any, Any]
 
@@ -52,13 +53,14 @@ def of_one_sign(module: Any, signature: ModelSignature, case: Case, sign: int) -
 
 def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
     """Yield calls in which one switch is the same at all places, or in the last row alone, with the words for it: a
-    mask may leave nothing."""
-    if not is_plain(module):
-        return
-    inputs = signature.draw(case)
+    mask may leave nothing. In a library's model, only flags of whole rows: a mask that leaves nothing has cases of its
+    own there."""
+    inputs, plain = signature.draw(case), is_plain(module)
     for item in signature.layout.inputs:
         array = inputs[item.name]
         if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+            continue
+        if not plain and not _is_one_per_row(signature.given[item.name]):
             continue
         for value in (0, 1):
             state = ("off", "on")[value]
@@ -67,6 +69,41 @@ def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tu
                 row = array.copy()
                 row[-1] = value
                 yield f"{item.name} all {state} in the last row", {**inputs, item.name: row}
+
+
+def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls in which one input's whole numbers end elsewhere than in the samples, with the words for it.
+
+    The greatest of some lengths, or of the numbers of some segments, may decide on the shape of an output, and other
+    cases hold the samples' own numbers in another order.
+    """
+    inputs, plain = signature.draw(case), is_plain(module)
+    for item, spec in zip(signature.layout.inputs, signature.inputs, strict=True):
+        array = inputs[item.name]
+        if item.kind != "given" or item.name in signature.layout.steady or array.dtype.kind not in "iu":
+            continue
+        for words, other in _ending_elsewhere(array, plain=plain) if array.size else ():
+            if not np.array_equal(other, array) and _within(spec, other):
+                yield f"{item.name} {words}", {**inputs, item.name: other}
+
+
+def _within(spec: TensorSpec, array: Values) -> bool:
+    least = int(array.min()) if spec.least is None else spec.least
+    greatest = int(array.max()) if spec.greatest is None else spec.greatest
+    return least <= int(array.min()) and int(array.max()) <= greatest
+
+
+def _ending_elsewhere(array: Values, *, plain: bool) -> Iterator[tuple[str, Values]]:
+    """Yield other whole numbers. Those of zeros and ones may be a mask: `all_alike` has these, and in a library's model
+    they are nothing else."""
+    least, greatest = int(array.min()), int(array.max())
+    if least < 0 or greatest > 1:
+        yield "all at the least", np.full_like(array, least)
+        yield "below the greatest", np.minimum(array, greatest - 1).astype(array.dtype)
+    elif not plain:
+        return
+    if greatest < np.iinfo(array.dtype).max:
+        yield "one beyond the greatest", np.where(array == greatest, greatest + 1, array).astype(array.dtype)
 
 
 def rows_without(signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
@@ -111,6 +148,10 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
     if rows is not made:
         made[-1] = 0
     return np.asarray(made + 0.0)
+
+
+def _is_one_per_row(array: Values) -> bool:
+    return array.ndim > 0 and array.size == len(array)
 
 
 def _is_switch(array: Values) -> bool:

@@ -14,7 +14,8 @@ from optimum_core.models import tasks
 from optimum_core.models.eager.calls import ask, inputs_after
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
-from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives, facts_of
+from optimum_core.models.inputs.facts import facts_of
+from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives
 from optimum_core.models.inputs.processor import processed
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.axes import (

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.error_scales import finite_pair, relative_error
 from optimum_core.errors import ExportError
 from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
@@ -81,5 +82,5 @@ def equal(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
         return False
     if want.dtype.kind != "f":
         return bool((have == want).all())
-    scale = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
-    return bool(np.allclose(have, want, rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True))
+    pair = finite_pair(want.astype(np.float64), have.astype(np.float64))
+    return pair is not None and relative_error(*pair) <= _ROUNDING

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import SourceError
+from optimum_core.errors import SourceError, first_line
 from optimum_core.models import pretrained
 from optimum_core.models.tasks import resolve_class
 
@@ -78,6 +78,25 @@ def read_base(
         config=config,
         ignore_mismatched_sizes=True,
     )
+
+
+def read_tensors(file: Path, who: str) -> dict[str, Any]:
+    """Return the weights in an adapter's file by name.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        import torch
+
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged files raise errors of many types
+        why = f"{file.name} cannot be read: {type(error).__name__}: {first_line(error)}"
+        raise SourceError(who, why, "fetch or save the adapter again") from error
 
 
 def read_adapter(base: Any, directory: Path, who: str) -> Any:

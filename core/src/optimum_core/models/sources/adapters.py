@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimum_core.error_scales import finite_pair, relative_error
 from optimum_core.errors import SourceError, UnavailableError, VerificationError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.eager.copies import holds_16_bits, widened
 from optimum_core.models.sources import adapter_files, forms
 from optimum_core.models.sources.companions import companions
+from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.models.sources.source import DirectorySource, MemorySource
 from optimum_core.packages import present
 
@@ -107,10 +109,8 @@ def compared(model: Any, adapted: Any, signature: ModelSignature, who: str) -> s
 def _error(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
     if want.shape != got.shape:
         return float("inf")
-    if not want.size:
-        return 0.0
-    wide = want.astype(np.float64)
-    return float(np.abs(got - wide).max() / max(np.abs(wide).max(), 1e-6))
+    pair = finite_pair(want.astype(np.float64), got.astype(np.float64))
+    return float("inf") if pair is None else relative_error(*pair)
 
 
 class AdaptedSource(MemorySource):
@@ -154,6 +154,7 @@ class AdapterSource(DirectorySource):
         self._who = f"model {name!r}"
         if not present("peft"):
             raise UnavailableError(self._who, "it is an adapter of PEFT, which is not installed", "pip install peft")
+        refuse_pointers(directory, self._who)
         self._adapter = directory
         self._described = _read_config(directory, self._who)
         base = _base(self._described, directory, self._who)
@@ -174,13 +175,7 @@ class AdapterSource(DirectorySource):
     @cached_property
     def _tensors(self) -> dict[str, Any]:
         """The adapter's weights by name."""
-        if self._file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(self._file))
-        import torch
-
-        return dict(torch.load(self._file, map_location="cpu", weights_only=True))
+        return adapter_files.read_tensors(self._file, self._who)
 
     @property
     def _own_weights(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from optimum_core.artifact.integrity import describe
 from optimum_core.artifact.names import CHECK_FILE, MANIFEST
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import ArtifactError, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.sources import files
@@ -97,7 +98,7 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
                 if missing is not None:
                     why = f"{missing.name} is not beside {found[0].name}"
                     raise ArtifactError(f"model {name!r}", why, "copy all files of the model")
-                if pointer := next((part for part in found if files.is_pointer(part)), None):
+                if pointer := next((part for part in found if is_pointer(part)), None):
                     raise files.refuse_file(pointer, f"model {name!r}")
                 directory = _described(path, found[0])
                 return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)

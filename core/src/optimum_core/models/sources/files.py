@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import SourceError
 
-_LFS = b"version https://git-lfs"
-#: Greatest size of a git-lfs pointer in bytes; one has about 130.
-_LFS_SIZE = 1024
 #: Patterns of files that may hold weights for transformers.
 WEIGHTS = ("*.safetensors", "*.bin")
 _INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
@@ -81,9 +79,11 @@ def local_path(model: str) -> Path:
     """Return the path that a model's name may be; whether it exists shows later, since it may be a hub id.
 
     Raises:
-        SourceError: it is blank, the system takes no such path, or it is a link to nothing.
+        SourceError: it is blank or an address, the system takes no such path, or it is a link to nothing.
     """
     who = f"model {model!r}"
+    if "://" in model:
+        raise SourceError(who, "it is an address, and no directory or hub id", _of_address(model))
     if not model.strip() or "\0" in model:
         why = "it holds a NUL character" if model.strip() else "the name is empty"
         raise SourceError(who, why, "give a directory ('.' is the working directory), a hub id, or the model itself")
@@ -98,6 +98,14 @@ def local_path(model: str) -> Path:
         why = f"the system refuses this path: {getattr(error, 'strerror', None) or error}"
         raise SourceError(who, why, "check the path and its permissions") from error
     return path
+
+
+def _of_address(address: str) -> str:
+    """Return what to pass in place of a web address: the hub id, where it is that of a model's page."""
+    parts = [part for part in address.partition("://")[2].split("/") if part]
+    if len(parts) >= 2 and parts[0].removeprefix("www.") in ("huggingface.co", "hf.co"):
+        return f"give the hub id: {'/'.join(parts[1:3])!r}"
+    return "download it, and give the directory"
 
 
 def refuse_file(path: Path, who: str) -> SourceError:
@@ -115,7 +123,7 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
         SourceError: there is no such model; the message says what the directory holds instead.
     """
     who = f"model {name!r}"
-    _refuse_pointers(directory, who)
+    refuse_pointers(directory, who)
     if _any(directory, ("adapter_config.json",)):  # transformers would load its base model from elsewhere
         raise SourceError(who, f"{directory} {_ADAPTER[0]}", _ADAPTER[1])
     if not (directory / "config.json").is_file():
@@ -153,18 +161,8 @@ def first_weights(directory: Path) -> Path | None:
     return next(iter(sorted(_weights(directory))), None)
 
 
-def is_pointer(path: Path) -> bool:
-    """Whether a file is a git-lfs pointer to a file that was not fetched."""
-    try:
-        if path.stat().st_size > _LFS_SIZE:
-            return False
-        with path.open("rb") as file:
-            return file.read(len(_LFS)) == _LFS
-    except OSError:
-        return False
-
-
-def _refuse_pointers(directory: Path, who: str) -> None:
+def refuse_pointers(directory: Path, who: str) -> None:
+    """Raise `SourceError` where files that would be read from a directory are pointers of git-lfs."""
     found = sorted({path.name for pattern in _READ for path in directory.glob(pattern) if is_pointer(path)})
     if found:
         raise _pointers(who, directory, found)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import forms
@@ -23,7 +24,7 @@ def the_file(directory: Path, name: str) -> Path | None:
     Raises:
         SourceError: there are several.
     """
-    from optimum_core.models.sources.files import has_weights
+    from optimum_core.models.sources.files import has_weights, refuse_file
 
     found = sorted(directory.glob(f"*{SUFFIX}"))
     if not found or has_weights(directory):
@@ -33,6 +34,8 @@ def the_file(directory: Path, name: str) -> Path | None:
         raise SourceError(
             f"model {name!r}", f"it holds {len(found)} GGUF files ({told})", f"pass one: {str(found[0])!r}"
         )
+    if is_pointer(found[0]):
+        raise refuse_file(found[0], f"model {name!r}")
     return found[0]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import MODULES, SENTENCE
 from optimum_core.artifact.names import is_artifact
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import files
@@ -43,7 +44,7 @@ def the_file(directory: Path, name: str) -> Path | None:
     if not found:
         return None
     who = f"model {name!r}"
-    if pointers := [path for path in found if files.is_pointer(path)]:
+    if pointers := [path for path in found if is_pointer(path)]:
         raise files.refuse_file(pointers[0], who)
     if parts := [path.name for path in found if path.stem.startswith(_PARTS)] or _components(directory):
         raise SourceError(who, _apart(parts), _original_of(directory))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import write_object
 from optimum_core.artifact.names import is_artifact
+from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
@@ -304,9 +305,9 @@ def _from_path(
     if (converted := at_path(model)) is not None:
         return converted
     path = files.local_path(model)
-    if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
+    if path.suffix == ".onnx" and path.is_file() and not is_pointer(path):
         return _from_onnx(path, processor=processor)
-    if path.suffix == ".gguf" and path.is_file() and not files.is_pointer(path):
+    if path.suffix == ".gguf" and path.is_file() and not is_pointer(path):
         from optimum_core.models.sources.gguf_file import GgufSource
 
         return GgufSource(path, name=path.name, processor=processor)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, read_object, write_object
 from optimum_core.errors import SourceError
+from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.models.sources.sentences.module_settings import SETTINGS_OF, SWITCHES, TANH, modes_of, names_of
 from optimum_core.models.sources.sentences.stored import PICKLE, SAFETENSORS
 
@@ -298,6 +299,7 @@ def read_head(kind: str, directory: Path, who: str) -> Head:
     """
     if kind == Pooling.kind and not (directory / "config.json").is_file():  # every mode is another embedding
         raise SourceError(who, f"the settings of its module {kind} are not in {directory}", "fetch or save it again")
+    refuse_pointers(directory, who)
     try:
         stated = read_object(directory / "config.json")
         weights = _read_weights(directory)

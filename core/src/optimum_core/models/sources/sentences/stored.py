@@ -12,6 +12,7 @@ import numpy as np
 
 from optimum_core.artifact.embedding import MODULES
 from optimum_core.errors import SourceError
+from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.packages import present
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +29,7 @@ def read_stored(place: Path, who: str) -> dict[str, Array]:
     Raises:
         SourceError: a file is damaged, or is a pickle and torch is not installed.
     """
+    refuse_pointers(place, who)
     try:
         if (place / SAFETENSORS).is_file():
             return _read_safetensors((place / SAFETENSORS).read_bytes())

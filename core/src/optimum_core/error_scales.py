@@ -30,6 +30,9 @@ _LEAST_BESIDE = 1e-3
 _APART = 100.0
 #: Least scale of such a part, as a share of the next greater scale: smaller errors come from the rounding of that.
 _FLOOR = 1e-3
+#: Errors of which rounding alone is the cause, in two runs of one model that compute the same in another way: among
+#: values of similar magnitude, and in rows and channels apart.
+_ROUNDING, _ROUNDING_APART = 1e-5, 1e-3
 
 
 def relative_error(want: Floats, have: Floats) -> float:
@@ -42,10 +45,36 @@ def relative_error(want: Floats, have: Floats) -> float:
         return 0.0
     want, have = np.atleast_1d(want), np.atleast_1d(have)  # an output may be one number, without an axis
     size, error = np.abs(want), np.abs(have - want)
-    found = max(float(error[part].max()) / scale for part, scale in _parts(size))
+    found = _error_by_value(size, error)
     for axis in _apart_axes(want):
         found = max(found, _error_by(axis, size, error))
     return found
+
+
+def is_rounding(want: Floats, have: Floats) -> bool:
+    """Whether two outputs of one model for the same inputs are equal but for rounding.
+
+    Values are measured beside others of a similar magnitude. Rows and channels are measured apart as well, where the
+    rounding of much larger ones may count for more.
+
+    Args:
+        want, have: arrays of one shape; NaN and infinity must be in the same places.
+    """
+    if (pair := finite_pair(want, have)) is None:
+        return False
+    want, have = map(np.atleast_1d, pair)
+    if np.array_equal(want, have):
+        return True
+    by_value = _error_by_value(np.abs(want), np.abs(have - want))
+    return by_value <= _ROUNDING and relative_error(want, have) <= _ROUNDING_APART
+
+
+def finite_pair(want: Floats, have: Floats) -> tuple[Floats, Floats] | None:
+    """Return two arrays of one shape with zeros for NaN and infinity; None: these are in other places, or others."""
+    finite = np.isfinite(want)
+    if not np.array_equal(want[~finite], have[~finite], equal_nan=True) or not np.isfinite(have[finite]).all():
+        return None
+    return np.where(finite, want, 0.0), np.where(finite, have, 0.0)
 
 
 def norm_error(want: Floats, have: Floats) -> float:
@@ -74,10 +103,16 @@ def agreement(want: Floats, have: Floats, slack: float) -> float:
     """
     picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     best = want.max(axis=-1)
-    return float(np.mean(picked >= best - slack * _tie_scales(want, best))) if slack else float(np.mean(picked >= best))
+    return float(np.mean(picked >= best - slack * tie_scales(want, best))) if slack else float(np.mean(picked >= best))
 
 
-def _tie_scales(want: Floats, best: Floats) -> Floats:
+def tie_scales(want: Floats, best: Floats) -> Floats:
+    """Return by row the magnitude that a gap below its greatest value is measured by: the greatest one of the part that
+    this value is in.
+
+    Args:
+        best: the greatest value of each row.
+    """
     size, found = np.abs(want), np.zeros_like(best)
     for part, scale in _parts(size):
         kept = np.zeros_like(size)
@@ -86,6 +121,11 @@ def _tie_scales(want: Floats, best: Floats) -> Floats:
         unknown = (found == 0) & (rows >= np.abs(best))
         found = np.where(unknown, np.maximum(rows, _FLOOR * scale), found)
     return found
+
+
+def _error_by_value(size: Floats, error: Floats) -> float:
+    """Return the largest error over the greatest magnitude among values of its part."""
+    return max(float(error[part].max()) / scale for part, scale in _parts(size))
 
 
 def _cosine(want: Floats, have: Floats) -> float:

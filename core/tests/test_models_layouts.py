@@ -1,0 +1,61 @@
+"""Layouts of inputs by name, beside what the configuration says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import (
+    BrosConfig,
+    BrosModel,
+    LiltConfig,
+    LiltModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import describe
+
+_TEXT: dict[str, Any] = {
+    "vocab_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}  # fmt: skip
+
+
+def test_frames_of_any_number_have_their_mask() -> None:
+    """The configuration's `max_source_positions` bounds other embeddings than Whisper's."""
+    config = Wav2Vec2BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        feature_projection_input_dim=8, conv_depthwise_kernel_size=3, num_conv_pos_embeddings=4,
+    )  # fmt: skip
+    signature = describe(Wav2Vec2BertModel(config).eval(), name="w2v-bert")
+    mask = next(spec for spec in signature.inputs if spec.name == "attention_mask")
+    assert (mask.shape, mask.default) == (("batch", "frames"), "ones")
+
+
+def test_frames_of_a_fixed_number_have_no_mask_of_others() -> None:
+    config = WhisperConfig(
+        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_mel_bins=8, max_source_positions=20,
+        max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    signature = describe(WhisperForConditionalGeneration(config).eval(), name="whisper")
+    shapes = {spec.name: spec.shape for spec in signature.inputs}
+    assert shapes["input_features"] == ("batch", 8, 40)
+    assert "attention_mask" not in shapes
+
+
+@pytest.mark.parametrize("positions", [48, 1024])
+def test_boxes_are_drawn_within_the_positions_of_a_page(positions: int) -> None:
+    config = LiltConfig(**_TEXT, hidden_size=24, channel_shrink_ratio=2, max_2d_position_embeddings=positions)
+    signature = describe(LiltModel(config).eval(), name="lilt")
+    assert signature.draw(Case(name="boxes", seed=3))["bbox"].max() < min(positions, 1000)
+
+
+def test_boxes_in_floats_are_as_long_as_configured() -> None:
+    signature = describe(BrosModel(BrosConfig(**_TEXT, hidden_size=64, dim_bbox=8)).eval(), name="bros")
+    boxes = next(spec for spec in signature.inputs if spec.name == "bbox")
+    assert (boxes.dtype, boxes.shape) == ("float32", ("batch", "sequence", 8))
