@@ -154,6 +154,15 @@ def test_a_directory_of_theirs_opens(checkpoint: Path, tmp_path: Path) -> None:
     assert not again.manifest.model.has_original
     found = again(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits
     assert torch.allclose(found, _eager(checkpoint), atol=1e-4)
+    # As on the hub: the graph in a folder, and its configuration around that.
+    (tmp_path / "theirs" / "openvino").mkdir()
+    for part in (tmp_path / "theirs").glob("openvino_model.*"):
+        part.rename(part.parent / "openvino" / part.name)
+    for name in (None, "openvino_model.xml"):
+        folder = OVModelForSequenceClassification.from_pretrained(
+            tmp_path / "theirs", subfolder="openvino", file_name=name
+        )
+        assert folder.config.id2label == _LABELS
 
 
 _AUTO = AutoQuantizationConfig
@@ -199,7 +208,7 @@ def test_rows_for_calibration_come_from_a_dataset(checkpoint: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        ({"config": object()}, "config: .* is not taken"),
+        ({"config": transformers.DistilBertConfig()}, "config: a DistilBertConfig is not taken"),
         ({"session_options": object()}, r"(?s)session_options: .*options="),
         ({"provider": "OpenVINOExecutionProvider"}, "provider: .* is unknown"),
         ({"use_cache": False}, "use_cache: False is not taken"),

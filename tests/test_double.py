@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
 
 from optimum_core import accelerate
 from optimum_core.errors import VerificationError
@@ -37,6 +40,37 @@ def test_32_bits_are_taken_where_they_are_asked_for(double: torch.nn.Module, tmp
     with accelerate(double, budget=1, cache_dir=tmp_path, **asked) as fast:
         assert fast.manifest.backend == "openvino"
         torch.testing.assert_close(fast(VALUES), double(VALUES).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def linear() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(8, 4).double()
+
+
+@pytest.fixture
+def file(linear: torch.nn.Linear, tmp_path: Path) -> Path:
+    """Return the linear layer as a file of ONNX."""
+    weights = [from_array(tensor.numpy(), name) for name, tensor in linear.state_dict().items()]
+    nodes = [helper.make_node("Gemm", ["input", "weight", "bias"], ["y"], transB=1)]
+    values = [
+        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["batch", width])]
+        for name, width in (("input", 8), ("y", 4))
+    ]
+    graph = helper.make_graph(nodes, "linear", *values, weights)
+    place = tmp_path / "double.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place)
+    return place
+
+
+def test_a_file_in_64_bits_is_held_to_them(linear: torch.nn.Linear, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match=r"(.|\n)*1e-09(.|\n)*precision='fp32'"):
+        accelerate(file, target="openvino", budget=1, cache_dir=tmp_path)
+    with accelerate(file, target="ort", budget=1, cache_dir=tmp_path) as fast:
+        assert fast.manifest.fidelity is not None and fast.manifest.fidelity.tolerance == 1e-9
+        torch.testing.assert_close(fast(input=VALUES)["y"], linear(VALUES).detach(), rtol=1e-12, atol=1e-14)
+    with accelerate(file, target="openvino", precision="fp32", budget=1, cache_dir=tmp_path) as fast:
+        torch.testing.assert_close(fast(input=VALUES)["y"], linear(VALUES).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_one_table_in_64_bits_asks_for_no_more_than_32(tmp_path: Path) -> None:

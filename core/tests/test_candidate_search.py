@@ -206,7 +206,7 @@ def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> N
 def test_a_spent_budget_ends_in_an_error_where_nothing_was_true_in_time(
     search: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budgets, "LEAST_FOR_TARGET", 0.0)
+    monkeypatch.setattr(budgets, "LEAST_TO_BUILD", 0.0)
     made = search(first=wrong, second=Memory())
     with pytest.raises(VerificationError, match=r"agrees with the eager model:\n(.*\n)+.*a budget of more than 0 s"):
         made.run("acme", budget=no_time())
@@ -233,6 +233,17 @@ def test_nothing_is_restricted_where_eager_leaves_one_far_behind(search: Make) -
     found = made.run("auto", may_restrict=True)
     assert found.winner.spec.is_baseline and _of(found, "second").outcome == "wrong"
     assert not [item for item in found.tried if item.signature.inputs != made.signature.inputs]
+
+
+def test_a_budget_long_over_before_anything_was_built_ends_in_eager(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "LEAST_TO_BUILD", 0.0)
+    made = search(first=right)
+    tuned = made.run("auto", budget=no_time())
+    assert made.acme.exported == []
+    assert tuned.winner.spec.is_baseline and not tuned.report.settled
+    assert "the budget of 0 s ended before anything was built: eager is returned" in tuned.report.notes
 
 
 def test_what_won_before_is_tried_alone(search: Make) -> None:

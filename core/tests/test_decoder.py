@@ -20,52 +20,47 @@ from optimum_core.models.generators import note_one_pass
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.sources.source import open_source
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
+from optimum_core.testing.decoders import decoder, decoder_of, decoder_request, described, eager_decoder
 from optimum_core.types import LayerState, StatefulSession
 
 
-def known_of(kind: str) -> DecoderSignature:
-    found = described(kind).decoder
-    assert found is not None
-    return found
-
-
 def test_the_cache_is_described_layer_by_layer() -> None:
-    layers = known_of("gemma2").state.layers
+    layers = decoder_of(described("gemma2")).state.layers
     assert [(layer.heads, layer.head_size, layer.window) for layer in layers] == [(2, 8, 8), (2, 8, None)]
-    assert known_of("deepseek_v2").state.layers[0].value_size == 8
+    assert decoder_of(described("deepseek_v2")).state.layers[0].value_size == 8
 
 
 def test_layers_that_read_the_cache_of_others_keep_nothing() -> None:
     """Gemma 3n: the last two of four layers read what the first two keep, and the pure function computes the same."""
-    assert len(known_of("gemma3n").state.layers) == 2
+    assert len(decoder_of(described("gemma3n")).state.layers) == 2
 
 
 @pytest.mark.parametrize(("kind", "default"), [("llama", "places"), ("opt", "counts")])
 def test_positions_are_those_that_eager_assumes(kind: str, default: str) -> None:
-    assert {spec.name: spec.default for spec in known_of(kind).inputs}["position_ids"] == default
+    assert {spec.name: spec.default for spec in decoder_of(described(kind)).inputs}["position_ids"] == default
 
 
 @pytest.mark.parametrize("kind", ["bloom", "falcon_alibi"])
 def test_a_model_that_reads_no_positions_takes_none(kind: str) -> None:
-    assert [spec.name for spec in known_of(kind).inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
+    names = [spec.name for spec in decoder_of(described(kind)).inputs]
+    assert names == ["input_ids", "attention_mask", "logits_to_keep"]
 
 
 def test_states_of_a_fixed_size_are_described_beside_keys_and_values() -> None:
-    hybrid, alone = known_of("falcon_h1").state, known_of("mamba").state
+    hybrid, alone = decoder_of(described("falcon_h1")).state, decoder_of(described("mamba")).state
     assert hybrid.layers[0] == LayerState(heads=2, head_size=8, convolutions=((40, 4),), recurrences=((4, 8, 4),))
     assert alone.layers[0] == LayerState(kind="recurrent", convolutions=((64, 4),), recurrences=((64, 4),))
     assert [spec.name for spec in hybrid.past][:4] == [
         f"past_key_values.0.{name}" for name in ("key", "value", "convolution.0", "recurrence.0")
     ]
     assert [spec.shape for spec in alone.present][:2] == [("batch", 64, 4), ("batch", 64, 4)]
-    assert not hybrid.crop and not alone.crop and known_of("llama").state.crop
+    assert not hybrid.crop and not alone.crop and decoder_of(described("llama")).state.crop
 
 
 @pytest.mark.parametrize("kind", ["mamba", "zamba", "lfm2", "falcon_h1", "qwen3_next"])
 def test_recurrences_go_on_from_a_state_by_any_number_of_tokens(kind: str) -> None:
     """Beyond the 64 of a block, with padding, and the model itself is as it was."""
-    module, known = decoder(kind), known_of(kind)
+    module, known = decoder(kind), decoder_of(described(kind))
     request = decoder_request(kind, "any", "any", Path())
     flat, outputs = flat_module(module, request), [spec.name for spec in graph_outputs(request)]
     ids, mask = np.random.default_rng(0).integers(3, 99, (2, 75)), np.ones((2, 75), np.int64)
@@ -178,7 +173,7 @@ def whole(kind: str, known: DecoderSignature, ids: np.ndarray[Any, Any], mask: n
 
 @pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
 def test_a_recurrent_state_takes_no_token_back(kind: str) -> None:
-    known = known_of(kind)
+    known = decoder_of(described(kind))
     ids, mask = np.random.default_rng(0).integers(3, 99, (2, 12)), np.ones((2, 12), np.int64)
     mask[1, :2] = 0
     generation = Decoder(eager_decoder(kind), manager().binder).begin(2)
@@ -202,7 +197,7 @@ def test_a_recurrent_state_takes_no_token_back(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "calls"), [("mamba", 2 + 4), ("qwen3_next", 1), ("falcon_h1", 1), ("lfm2", 1)])
 def test_a_further_piece_may_have_padding(kind: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one call where eager goes on by itself; token by token in Mamba, which forgets its state."""
-    known = known_of(kind)
+    known = decoder_of(described(kind))
     ids, mask = np.random.default_rng(0).integers(3, 99, (2, 9)), np.ones((2, 9), np.int64)
     mask[1, 5] = 0
     generation = Decoder(eager_decoder(kind), manager().binder).begin(2)
@@ -251,7 +246,7 @@ def test_pieces_of_what_layers_add_and_see_are_of_their_tokens() -> None:
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "bloom"])
 def test_the_eager_state_goes_on_where_it_was(kind: str) -> None:
     """In chunks beyond the window of 8, with padding on the left, after rows were exchanged and positions removed."""
-    known = known_of(kind)
+    known = decoder_of(described(kind))
     session = eager_decoder(kind)
     assert isinstance(session, StatefulSession)
     rng = np.random.default_rng(0)

@@ -132,6 +132,7 @@ def test_flags_of_rows_are_all_off_in_a_model_of_a_library() -> None:
 def test_whole_numbers_stay_within_their_bounds() -> None:
     _, cases = _cases(torch.nn.Embedding(8, 3).eval(), {"input": torch.tensor([[0, 7, 3]])})
     assert "input below the greatest" in cases
+    assert (cases["input at its bound in half of each row"].inputs["input"][:, 1:] == 0).all()
     assert "input one beyond the greatest" not in cases
 
 

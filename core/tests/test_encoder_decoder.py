@@ -20,19 +20,13 @@ from optimum_core.measure.workload import Limits, encoder_decoder_workload
 from optimum_core.models.decoders.description import NotADecoderError
 from optimum_core.models.decoders.parts import graphs_of, parts_of
 from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, sample_tensors
-from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.search.builder import eager_artifact
+from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.encoder_decoders import described, encoder_decoder, part_request
 from optimum_core.types import Fidelity, SessionRequest
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
-
-
-def known_of(kind: str) -> DecoderSignature:
-    found = described(kind).decoder
-    assert found is not None
-    return found
 
 
 def eager(kind: str) -> EncoderDecoder:
@@ -49,7 +43,7 @@ def eager(kind: str) -> EncoderDecoder:
 
 
 def test_keys_and_values_of_cross_attention_are_inputs_of_the_decoder() -> None:
-    known = known_of("t5")
+    known = decoder_of(described("t5"))
     names = [spec.name for spec in known.inputs]
     cross = [f"cross.{layer}.{name}" for layer in (0, 1) for name in ("key", "value")]
     assert names == ["input_ids", "attention_mask", "encoder_attention_mask", *cross, "logits_to_keep"]
@@ -60,14 +54,14 @@ def test_keys_and_values_of_cross_attention_are_inputs_of_the_decoder() -> None:
 
 
 def test_an_encoder_of_recordings_may_have_fixed_places_and_no_mask() -> None:
-    known = {spec.name: spec for spec in known_of("whisper").inputs}
+    known = {spec.name: spec for spec in decoder_of(described("whisper")).inputs}
     assert known["cross.0.key"].shape == ("batch", 4, 50, 8)
     assert known["position_ids"].default == "places"
     assert "encoder_attention_mask" not in known
 
 
 def test_an_encoder_may_make_a_mask_of_its_own() -> None:
-    known = known_of("moonshine").encoder
+    known = decoder_of(described("moonshine")).encoder
     assert known is not None
     assert [spec.name for spec in known.encoder.outputs] == ["last_hidden_state", "encoder_attention_mask"]
 
@@ -83,7 +77,7 @@ def test_a_model_of_other_parts_says_why_it_has_none(kind: str, message: str) ->
 def test_an_encoder_is_called_as_generate_calls_it_where_the_whole_takes_no_cache() -> None:
     """Switch Transformers hand `use_cache` to their encoder too, which refuses it; and their encoder's output has more
     than hidden states."""
-    assert len(known_of("switch").state.layers) == 2
+    assert len(decoder_of(described("switch")).state.layers) == 2
 
 
 def test_outputs_that_generation_does_not_read_are_left_out_and_named() -> None:

@@ -338,3 +338,32 @@ def test_an_input_that_is_ignored_is_not_said_to_be_read(tmp_path: Path) -> None
         ExportError, match=r"'y' is not in the graph: the model ignores it, or(.|\n)*default \(y=None\)"
     ):
         _export(module, signature, tmp_path, "torchscript")
+
+
+class Counting(torch.nn.Module):
+    """`torch.export` follows no number that is read."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return x[:, : int(lengths.max())]
+
+
+def test_an_error_names_the_line_of_the_model(tmp_path: Path) -> None:
+    module = Counting().eval()
+    samples = {"x": torch.randn(2, 5), "lengths": torch.tensor([5, 2])}
+    signature = describe(module, name="counting", samples=samples)
+    with pytest.raises(ExportError, match=Path(__file__).name) as raised:
+        _export(module, signature, tmp_path, "dynamo")
+    assert "rewriting" not in raised.value.why
+
+
+class Hypotenuse(torch.nn.Module):
+    """ONNX has no such operator."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.hypot(x, x + 1)
+
+
+def test_an_error_names_the_operator_that_has_no_form_in_onnx(tmp_path: Path) -> None:
+    signature = describe(Hypotenuse().eval(), name="hypotenuse", samples={"x": torch.randn(2, 5)})
+    with pytest.raises(ExportError, match=r"No ONNX function found for .*hypot"):
+        _export(Hypotenuse().eval(), signature, tmp_path, "dynamo")

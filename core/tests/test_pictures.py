@@ -19,19 +19,13 @@ from optimum_core.models.decoders.description import NotADecoderError
 from optimum_core.models.inputs.processor import asked_about
 from optimum_core.models.multimodal.description import describe_pictures, merge_of
 from optimum_core.models.multimodal.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
-from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.plugins import PluginManager
+from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.pictures import described, picture_inputs, picture_model, picture_rows
 from optimum_core.types import Fidelity, Support
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 
 NOTHING = Fidelity(precision="fp32", tolerance=1e-3, results=())
-
-
-def known_of(kind: str) -> DecoderSignature:
-    found = described(kind).decoder
-    assert found is not None
-    return found
 
 
 def compared(kind: str, drives: Any) -> Fidelity:
@@ -42,14 +36,14 @@ def compared(kind: str, drives: Any) -> Fidelity:
 
 
 def test_the_decoder_takes_embeddings_and_what_stands_for_pictures_is_no_text() -> None:
-    known = known_of("llava")
+    known = decoder_of(described("llava"))
     assert [spec.name for spec in known.inputs] == ["inputs_embeds", "attention_mask", "position_ids", "logits_to_keep"]
     assert known.inputs[0].shape == ("batch", "sequence", 32)
     assert known.merge is not None and 7 in known.merge.placeholders
 
 
 def test_positions_may_have_axes_of_time_height_and_width() -> None:
-    positions = {spec.name: spec for spec in known_of("qwen2_vl").inputs}["position_ids"]
+    positions = {spec.name: spec for spec in decoder_of(described("qwen2_vl")).inputs}["position_ids"]
     assert positions.shape == (3, "batch", "sequence")
 
 
@@ -57,12 +51,12 @@ def test_positions_may_have_axes_of_time_height_and_width() -> None:
     ("kind", "masks"), [("gemma3", ["full_attention", "sliding_attention"]), ("paligemma", ["all"])]
 )
 def test_what_sees_the_whole_picture_has_masks_of_pairs(kind: str, masks: list[str]) -> None:
-    names = [spec.name for spec in known_of(kind).inputs if spec.name.startswith("visible.")]
+    names = [spec.name for spec in decoder_of(described(kind)).inputs if spec.name.startswith("visible.")]
     assert sorted(names) == [f"visible.{mask}" for mask in masks]
 
 
 def test_features_that_layers_add_are_inputs_at_all_positions() -> None:
-    added = [spec for spec in known_of("qwen3_vl").inputs if spec.name.startswith("added.")]
+    added = [spec for spec in decoder_of(described("qwen3_vl")).inputs if spec.name.startswith("added.")]
     assert [spec.name for spec in added] == ["added.00", "added.01"]
     assert all(spec.shape == ("batch", "sequence", 32) for spec in added)
 
@@ -86,7 +80,7 @@ def test_a_language_model_that_takes_more_than_embeddings_is_refused(monkeypatch
 
 @pytest.mark.parametrize("kind", ["smolvlm", "qwen2_vl", "paligemma"])
 def test_the_parts_write_what_eager_writes(kind: str) -> None:
-    merge, decoder = merge_of(picture_model(kind), known_of(kind))
+    merge, decoder = merge_of(picture_model(kind), decoder_of(described(kind)))
     fidelity = compared(kind, merge.before(decoder))
     assert fidelity.passed, fidelity.worst
     names = [result.case for result in fidelity.results]
@@ -122,7 +116,7 @@ def without_features(inputs: dict[str, Any]) -> Mapping[str, Any]:
     ],
 )  # fmt: skip
 def test_a_decoder_that_does_not_see_the_picture_as_eager_does_is_caught(kind: str, change: Any) -> None:
-    merge, decoder = merge_of(picture_model(kind), known_of(kind))
+    merge, decoder = merge_of(picture_model(kind), decoder_of(described(kind)))
     worst = compared(kind, merge.before(changed(decoder, change))).worst
     assert worst is not None and not worst.passed
 
@@ -137,7 +131,7 @@ def test_the_merge_is_kept_without_the_language_model(tmp_path: Path) -> None:
     names = [name for name, _ in read.named_parameters()]
     assert any("vision_tower" in name for name in names)
     assert not any("language_model.layers" in name or "lm_head" in name for name in names)
-    _, decoder = merge_of(module, known_of("gemma3"))
+    _, decoder = merge_of(module, decoder_of(described("gemma3")))
     merge = MergeSession(inputs=(), outputs=described("gemma3").outputs, original=read)
     made = merge.run(merge.before(decoder), picture_inputs("gemma3"))
     wanted = module(**picture_inputs("gemma3")).logits.detach().numpy()
@@ -149,7 +143,7 @@ def test_the_cache_of_another_model_is_refused() -> None:
     module = picture_model("gemma3")
     hosts = []
     for _ in range(2):
-        merge, decoder = merge_of(module, known_of("gemma3"))
+        merge, decoder = merge_of(module, decoder_of(described("gemma3")))
         behind = merge.before(decoder)
         hosts.append(partial(merge.host, behind, "fast", None, lambda: module.generation_config))
     cache = hosts[0]()(**picture_inputs("gemma3")).past_key_values

@@ -71,6 +71,16 @@ def test_the_error_keeps_its_cause(site: Site, kind: str) -> None:
     assert isinstance(raised.value.__cause__, (SystemExit, ModuleNotFoundError, RuntimeError))
 
 
+@pytest.mark.parametrize("kind", ["missing dependency", "raises", "probe raises"])
+def test_the_log_has_the_traceback(site: Site, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    site.add("bad", BROKEN[kind][0])
+    with caplog.at_level("DEBUG", logger="optimum_core"):
+        site.manager().supports(HARDWARE)
+    (record,) = [item for item in caplog.records if item.exc_info]
+    assert "is set aside" in record.message
+    assert record.exc_info is not None and isinstance(record.exc_info[1], OSError | ImportError | RuntimeError)
+
+
 def test_an_interrupt_during_import_passes_and_loading_goes_on_later(site: Site) -> None:
     module = site.add("a", "raise KeyboardInterrupt")
     plugins = site.manager()

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from optimum_core import accelerate
+from optimum_core.errors import VerificationError
+from optimum_core.models.eager.calls import call
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
 from optimum_core.verify.gradients import minds_gradients
-from optimum_core.verify.reference import GIVEN, reference_cases
+from optimum_core.verify.reference import GIVEN, cases_at, reference_cases
 from padded_encoder import PaddedEncoder
 
 
@@ -180,3 +182,65 @@ def test_a_flag_is_turned(flag: torch.Tensor) -> None:
     signature = describe(Asked(), name="asked", samples={"x": torch.randn(2, 5), "flag": flag})
     cases = [case for case in reference_cases(Asked(), signature) if "flag" in case.inputs]
     assert any(not case.inputs["flag"].all() for case in cases)
+
+
+class _Packed(torch.nn.Module):
+    """Lengths of zero are refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = torch.nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        pack = torch.nn.utils.rnn.pack_padded_sequence
+        packed = pack(x, lengths, batch_first=True, enforce_sorted=False)
+        _, last = self.cells(packed)
+        return torch.as_tensor(last[0])
+
+
+class _Bag(torch.nn.Module):
+    """The offsets have to begin with zero, in whatever order the others are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.EmbeddingBag(50, 6)
+
+    def forward(self, text: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.table(text, offsets))
+
+
+@pytest.mark.parametrize(
+    ("module", "samples"),
+    [
+        (_Packed(), {"x": torch.randn(3, 5, 4), "lengths": torch.tensor([5, 2, 3])}),
+        (_Bag(), {"text": torch.arange(10), "offsets": torch.tensor([0, 3, 7])}),
+    ],
+)
+def test_values_are_varied_only_where_eager_takes_many_others(
+    module: torch.nn.Module, samples: dict[str, torch.Tensor]
+) -> None:
+    """The first draws of other values are taken by luck."""
+    signature = describe(module.eval(), name="tiny", samples=samples)
+    for seed in range(301, 321):
+        for lengths in ({}, {"batch": 1}):
+            if set(lengths) <= set(signature.axes):
+                call(module, signature.draw(Case(name="other", lengths=lengths, seed=seed)))
+
+
+def test_a_workload_has_the_values_that_were_given_where_eager_refuses_others() -> None:
+    taken: list[torch.Tensor] = []  # no attribute: the copies that are called were made before
+
+    class Picky(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if taken and not bool(torch.isin(x, taken[-1]).all()):
+                raise ValueError(x)
+            return x + 1
+
+    module, x = Picky().eval(), torch.randn(3, 1)
+    signature = describe(module, name="tiny", samples={"x": x})
+    taken.append(x)
+    (case,) = cases_at(module, signature, {"as in the workload": {"batch": 4}})
+    assert len(case.inputs["x"]) == 4 and np.isin(case.inputs["x"], x.numpy()).all()
+    taken.append(torch.zeros(1))
+    with pytest.raises(VerificationError, match="eager itself does not run at batch 4"):
+        cases_at(module, signature, {"as in the workload": {"batch": 4}})

@@ -24,6 +24,7 @@ from optimum_core.plan import parse_target, ways
 from optimum_core.search.budget import Budget
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.tower_search import TowerSearch
+from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.pictures import described, picture_inputs, picture_model
 from optimum_core.types import Artifact, AxisRange, Step
 
@@ -57,8 +58,7 @@ def answering(kind: str, change: float = 1.0) -> tuple[Any, list[Any], Any]:
     )
     axes = {axis: AxisRange(proved=(1, 20)) for axis in signature.axes}
     record = record_of(recorded(made, found, axes).steps)
-    known = described(kind).decoder
-    assert known is not None
+    known = decoder_of(described(kind))
     merge, decoder = merge_of(module, known)
     behind = merge.before(decoder)
     tower_calls = TowerCalls(record=record, inputs=signature.inputs, run=run)

@@ -17,7 +17,7 @@ from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.references.whole_texts import eager_parts
 from optimum_core.testing import encoder_decoders
-from optimum_core.testing.decoders import decoder, described
+from optimum_core.testing.decoders import decoder, decoder_of, described
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase
@@ -48,8 +48,7 @@ def rounded(module: Any, bits: int) -> Any:
 
 
 def session(module: Any, precision: str = "fp32") -> EagerDecoderSession:
-    known = described("llama").decoder
-    assert known is not None
+    known = decoder_of(described("llama"))
     return EagerDecoderSession(
         inputs=known.inputs, outputs=known.outputs, state=known.state, module=module, precision=precision
     )

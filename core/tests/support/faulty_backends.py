@@ -64,7 +64,7 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
     "remembers_its_answers": (
         _RUN,
         _RUN
-        + "        asked = b''.join(array.tobytes() for array in inputs.values())\n"
+        + "        asked = b''.join(array.tobytes() for array in outputs.values())\n"
         + "        outputs = self.buffers.setdefault(asked, outputs)\n",
         {"test_outputs_are_fresh", "test_its_own_function_gives_what_its_hook_gives"},
     ),

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from optimum_core.backend import manager
+from optimum_core.testing.quantizing import cosine, weight_only
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, TensorSpec
 from optimum_core.verify.empty_rows import EMPTY
 from optimum_inc import integer, plugin, programs, quantize
@@ -25,16 +27,6 @@ Load = Callable[..., InductorSession]
 Run = Callable[[Any], Any]
 
 
-def weight_only(**fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", **fields)
-
-
-def run(request: Any) -> Artifact:
-    written = plugin.quantize(request)
-    assert written is not None
-    return written
-
-
 def least_cosine(model: Any, call: Run) -> float:
     """Over all shapes and paddings that the model was not traced with, but a row without tokens: no data has one."""
     found = []
@@ -47,7 +39,7 @@ def least_cosine(model: Any, call: Run) -> float:
             if valid is not None and one.shape[:2] == valid.shape:
                 one, other = one[valid], other[valid]
             assert not np.array_equal(one, other), "that is the float model"
-            found.append(float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other)))
+            found.append(cosine(one, other))
     return min(found)
 
 
@@ -129,7 +121,7 @@ def written(
     """Written for the first test that asks, where output is captured."""
     monkeypatch.chdir(tmp_path)
     for name in WRITTEN if not _written else ():
-        artifact = run(quantize_request(exported, STATIC[name][0]))
+        artifact = manager().quantize(quantize_request(exported, STATIC[name][0]))
         printed = capfd.readouterr()
         _written[name] = Written(artifact=artifact, printed=(printed.out, printed.err), left=tuple(tmp_path.iterdir()))
     return _written
@@ -235,7 +227,7 @@ def test_a_package_computes_what_was_rounded(exported: Artifact, bert: Any, quan
     """Compiled, saved and opened again: the graph of integers, with its inputs divided."""
     config = weight_only(weights="int4", group_size=32, algorithm="awq")
     request = quantize_request(exported, config)
-    written = run(request)
+    written = manager().quantize(request)
     chosen = written.steps[-1].options
     assert written.precision == "int4"
     assert chosen["config"] == config.to_dict()

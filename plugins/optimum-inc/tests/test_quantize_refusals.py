@@ -12,26 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optimum_core.backend import manager
 from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
 from optimum_core.plan import Way
 from optimum_core.search.quantized.recipes import variants
 from optimum_core.search.spec import CandidateSpec
+from optimum_core.testing.quantizing import weight_only
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_inc import plugin, programs, quantize
+from optimum_inc import programs, quantize
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
 
 Make = Callable[..., QuantizeRequest]
-
-
-def weight_only(**fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", **fields)
-
-
-def run(request: Any) -> Artifact:
-    written = plugin.quantize(request)
-    assert written is not None
-    return written
 
 
 @pytest.mark.parametrize(
@@ -57,7 +49,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 ) -> None:
     request = quantize_request(exported, config)
     with pytest.raises(OptionError, match=f"'{field}'"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -75,7 +67,7 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     for recipe in variants(CandidateSpec(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
         assert recipe.spec.config is not None
         with pytest.raises(OptionError) as caught:
-            run(quantize_request(exported, recipe.spec.config))
+            manager().quantize(quantize_request(exported, recipe.spec.config))
         answers[recipe.words] = str(caught.value)
     assert {"awq", "gptq", "groups of 32"} < set(answers)
     refused = {words: why for words, why in answers.items() if "it was taken" not in why}
@@ -86,32 +78,32 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
 
 def test_a_group_that_does_not_divide_a_layer_is_an_error(exported: Artifact, quantize_request: Make) -> None:
     with pytest.raises(OptionError, match=r"'group_size' cannot be 128: 'bert\..*' has 64 channels"):
-        run(quantize_request(exported, weight_only(weights="int4", group_size=128)))
+        manager().quantize(quantize_request(exported, weight_only(weights="int4", group_size=128)))
 
 
 def test_an_unknown_layer_is_an_error_that_names_some(exported: Artifact, quantize_request: Make) -> None:
     request = quantize_request(exported, QuantizeConfig(exclude=("head",)))
     with pytest.raises(OptionError, match=r"(?s)'head'.*bert"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
 def test_everything_excluded_leaves_nothing_to_quantize(exported: Artifact, quantize_request: Make) -> None:
     with pytest.raises(OptionError, match="no product"):
-        run(quantize_request(exported, QuantizeConfig(exclude=("bert", "classifier"))))
+        manager().quantize(quantize_request(exported, QuantizeConfig(exclude=("bert", "classifier"))))
 
 
 @pytest.mark.parametrize("calibration", [None, [], [{"input_ids": np.ones((1, 4), np.int64)}]])
 def test_calibration_must_be_there_and_fit(calibration: Any, exported: Artifact, quantize_request: Make) -> None:
     with pytest.raises(OptionError, match="calibration"):
-        run(quantize_request(exported, QuantizeConfig(), calibration=calibration))
+        manager().quantize(quantize_request(exported, QuantizeConfig(), calibration=calibration))
 
 
 def test_batches_that_the_model_refuses_are_an_error(exported: Artifact, bert: Any, quantize_request: Make) -> None:
     wrong = [{**bert.batches(1)[0], "attention_mask": np.ones((3, 5), np.int64)}]
     request = quantize_request(exported, QuantizeConfig(), calibration=wrong)
     with pytest.raises(ExportError, match="static-int8 failed"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -119,16 +111,16 @@ def test_formats_and_options_are_checked(
     exported: Artifact, package: Artifact, quantize_request: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(OptionError, match="does not give 'coreml'"):
-        run(quantize_request(exported, QuantizeConfig(), format="coreml"))
+        manager().quantize(quantize_request(exported, QuantizeConfig(), format="coreml"))
     with pytest.raises(OptionError, match="ONNX for 'static' alone"):
-        run(quantize_request(exported, QuantizeConfig(scheme="dynamic"), format="onnx"))
+        manager().quantize(quantize_request(exported, QuantizeConfig(scheme="dynamic"), format="onnx"))
     with pytest.raises(OptionError, match="does not quantize 'torch-inductor'"):
-        run(quantize_request(package, QuantizeConfig()))
+        manager().quantize(quantize_request(package, QuantizeConfig()))
     with pytest.raises(OptionError, match="unknown option 'fast'"):
-        run(quantize_request(exported, QuantizeConfig(), options={"fast": True}))
+        manager().quantize(quantize_request(exported, QuantizeConfig(), options={"fast": True}))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnavailableError, match="compiler"):
-        run(quantize_request(exported, QuantizeConfig()))
+        manager().quantize(quantize_request(exported, QuantizeConfig()))
 
 
 def test_a_damaged_program_is_refused(exported: Artifact, quantize_request: Make, tmp_path: Path) -> None:
@@ -139,5 +131,5 @@ def test_a_damaged_program_is_refused(exported: Artifact, quantize_request: Make
     (copy / exported.files[0]).write_bytes(content)
     request = quantize_request(dataclasses.replace(exported, path=copy), QuantizeConfig())
     with pytest.raises(SessionError, match="not whole"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError, OptionError
+from optimum_core.testing.quantizing import weight_only
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import halting, plugin
 from optimum_inc.halting import HaltingRun
@@ -67,7 +68,7 @@ BATCHES = tuple((rows(seed),) for seed in (1, 2, 3))
 
 
 def config(algorithm: str | None, **fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", weights="int4", algorithm=algorithm, **{"group_size": 32, **fields})
+    return weight_only(weights="int4", algorithm=algorithm, **{"group_size": 32, **fields})
 
 
 def quantized(wanted: QuantizeConfig, kept: frozenset[str] = frozenset()) -> tuple[Any, dict[str, Any]]:
@@ -180,7 +181,7 @@ def test_inputs_that_are_no_numbers_are_an_error_that_names_the_layer() -> None:
 
 @pytest.mark.parametrize("algorithm", ["awq", "gptq"])
 def test_without_calibration_it_says_what_to_do(algorithm: str, exported: Artifact, quantize_request: Make) -> None:
-    wanted = QuantizeConfig(scheme="weight-only", weights="int4", algorithm=algorithm)
+    wanted = weight_only(weights="int4", algorithm=algorithm)
     for nothing in (None, ()):
         with pytest.raises(OptionError, match=rf"(?s)'{algorithm}' needs calibration data.*'hqq'"):
             plugin.quantize(quantize_request(exported, wanted, calibration=nothing))

@@ -11,13 +11,13 @@ import numpy as np
 import openvino
 import pytest
 
-from optimum_core.backend import sums_widely
+from optimum_core.backend import manager, sums_widely
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.quantizing import cosine, weight_only
 from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_core.verify.empty_rows import EMPTY
-from optimum_openvino import plugin
 from optimum_openvino.devices import cpu_schemes, support
 from optimum_openvino.session import OvSession
 
@@ -27,10 +27,6 @@ Make = Callable[..., QuantizeRequest]
 Load = Callable[..., OvSession]
 
 STATIC, DYNAMIC = QuantizeConfig(), QuantizeConfig(scheme="dynamic")
-
-
-def weight_only(**fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", **fields)
 
 
 # With the least cosine to the eager model that each has to keep, on random weights.
@@ -52,12 +48,6 @@ CONFIGS = {
 NEEDS_INSTRUCTIONS = {"dynamic"}
 
 
-def run(request: QuantizeRequest) -> Artifact:
-    written = plugin.quantize(request)
-    assert written is not None
-    return written
-
-
 def weight_types(artifact: Artifact) -> set[str]:
     """Element types of the matrices."""
     model = openvino.Core().read_model(artifact.main_file)
@@ -76,9 +66,9 @@ def test_every_configuration_is_near_eager_and_smaller(
     request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
     if name in NEEDS_INSTRUCTIONS and not sums_widely(request.hardware.cpu):
         with pytest.raises(OptionError, match="no instructions"):
-            run(request)
+            manager().quantize(request)
         return
-    written = run(request)
+    written = manager().quantize(request)
     assert sorted(path.name for path in request.output.iterdir()) == sorted(written.files)
     assert written.precision == config.weights
     assert written.steps[-1].options["config"] == config.to_dict()
@@ -95,7 +85,7 @@ def test_every_configuration_is_near_eager_and_smaller(
         assert not np.array_equal(one, other)
         pairs.append((one.ravel(), other.ravel()))
     one, other = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    assert np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other) >= least
+    assert cosine(one, other) >= least
     session.close()
 
 
@@ -107,14 +97,14 @@ def test_weights_are_stored_as_integers(
     config: QuantizeConfig, wanted: set[str], bert: tuple[Artifact, list[Any]], quantize_request: Make
 ) -> None:
     artifact, batches = bert
-    written = run(quantize_request(artifact, config, calibration=batches if config.calibrates else None))
+    written = manager().quantize(quantize_request(artifact, config, calibration=batches if config.calibrates else None))
     found = weight_types(written)
     assert found & wanted and "f32" not in found, found
 
 
 def test_a_layer_that_is_excluded_stays_float(bert: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
     artifact, _ = bert
-    written = run(quantize_request(artifact, weight_only(exclude=["encoder.layer.0.intermediate"])))
+    written = manager().quantize(quantize_request(artifact, weight_only(exclude=["encoder.layer.0.intermediate"])))
     model = openvino.Core().read_model(written.main_file)
     kinds: dict[str, set[str]] = {}
     for operation in model.get_ops():
@@ -124,13 +114,13 @@ def test_a_layer_that_is_excluded_stays_float(bert: tuple[Artifact, list[Any]], 
                     kinds.setdefault(layer, set()).add(operation.get_element_type().get_type_name())
     assert "i8" not in kinds.get("encoder.layer.0.intermediate", set()), kinds
     larger = size(written)
-    assert larger > size(run(quantize_request(artifact, weight_only())))
+    assert larger > size(manager().quantize(quantize_request(artifact, weight_only())))
 
 
 def test_an_unknown_layer_is_an_error_that_names_some(bert: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
     request = quantize_request(bert[0], weight_only(exclude=["classifier"]))
     with pytest.raises(OptionError, match=r"(?s)'classifier'.*encoder"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -151,7 +141,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     artifact, batches = bert
     request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
     with pytest.raises(OptionError, match=f"'{field}'"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -160,17 +150,17 @@ def test_calibration_must_be_there_and_fit(
     calibration: Any, bert: tuple[Artifact, list[Any]], quantize_request: Make
 ) -> None:
     with pytest.raises(OptionError, match="calibration"):
-        run(quantize_request(bert[0], STATIC, calibration=calibration))
+        manager().quantize(quantize_request(bert[0], STATIC, calibration=calibration))
 
 
 def test_what_was_quantized_is_not_quantized_again(
     bert: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
 ) -> None:
-    once = run(quantize_request(bert[0], weight_only()))
+    once = manager().quantize(quantize_request(bert[0], weight_only()))
     output = tmp_path / "twice"
     output.mkdir()
     with pytest.raises(OptionError, match="'int8'"):
-        run(quantize_request(once, weight_only(), output=output))
+        manager().quantize(quantize_request(once, weight_only(), output=output))
 
 
 def test_damaged_weights_are_refused_and_nothing_is_written(
@@ -185,7 +175,7 @@ def test_damaged_weights_are_refused_and_nothing_is_written(
     weights.write_bytes(content)
     request = quantize_request(dataclasses.replace(artifact, path=copy), weight_only())
     with pytest.raises(SessionError):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -194,7 +184,7 @@ def test_batches_that_the_model_refuses_are_an_error(bert: tuple[Artifact, list[
     wrong = [{**batches[0], "attention_mask": np.ones((3, 5), np.int64)}]
     request = quantize_request(artifact, STATIC, calibration=wrong)
     with pytest.raises(OptionError, match="batch 4 in 'input_ids' and 3 in 'attention_mask'"):
-        run(request)
+        manager().quantize(request)
     assert not list(request.output.iterdir())
 
 
@@ -210,7 +200,7 @@ def test_it_is_silent_and_leaves_nothing_behind(
     monkeypatch.chdir(here)
     before = logging.getLoggerClass()
     artifact, batches = bert
-    run(quantize_request(artifact, STATIC, calibration=batches))
+    manager().quantize(quantize_request(artifact, STATIC, calibration=batches))
     printed = capfd.readouterr()
     assert not printed.out and not printed.err
     assert not list(here.iterdir())

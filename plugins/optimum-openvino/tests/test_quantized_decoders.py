@@ -19,9 +19,10 @@ from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
 from optimum_core.models.signatures.decoder_signature import FirstCalls
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder, decoder_request, described
+from optimum_core.testing.decoders import decoder, decoder_of, described
 from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
+from optimum_core.testing.quantizing import weight_only
+from optimum_core.types import Artifact, QuantizeRequest, SessionRequest
 from optimum_core.verify import dialogues
 from optimum_openvino.devices import cpu_precisions
 
@@ -34,23 +35,21 @@ def rows(count: int) -> list[dict[str, Array]]:
     return [{"input_ids": rng.integers(3, 99, (1, int(length)))} for length in rng.integers(8, 20, count)]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    folder = tmp_path_factory.mktemp("float")
-    return manager().export(decoder_request("llama", "openvino", "openvino-ir", folder, "module"))
+@pytest.fixture
+def llama(exported: Callable[..., Artifact]) -> Artifact:
+    return exported("llama", "openvino-ir", route="module")
 
 
 @pytest.fixture
-def quantize(exported: Artifact, tmp_path: Path) -> Quantize:
-    known = described("llama").decoder
-    assert known is not None
+def quantize(llama: Artifact, tmp_path: Path) -> Quantize:
+    known = decoder_of(described("llama"))
 
     def run(**fields: Any) -> Artifact:
         return manager().quantize(
             QuantizeRequest(
                 backend="openvino",
-                artifact=exported,
-                config=QuantizeConfig(scheme="weight-only", **fields),
+                artifact=llama,
+                config=weight_only(**fields),
                 output=tmp_path,
                 hardware=detect(),
                 calibration=FirstCalls(decoder=known, batches=rows(12)),
@@ -74,9 +73,9 @@ def started(artifact: Artifact) -> Decoder:
     ],
 )
 def test_a_row_is_answered_as_alone_and_near_the_original(
-    fields: dict[str, Any], quantize: Quantize, exported: Artifact
+    fields: dict[str, Any], quantize: Quantize, llama: Artifact
 ) -> None:
-    drives, exact = started(quantize(**fields)), started(exported)
+    drives, exact = started(quantize(**fields)), started(llama)
     ids, mask = np.random.default_rng(2).integers(3, 99, (2, 12)), np.ones((2, 12), np.int64)
     mask[0, :5] = 0
     generation = drives.begin(2)
@@ -88,9 +87,9 @@ def test_a_row_is_answered_as_alone_and_near_the_original(
     assert 1e-4 < error < (0.03 if fields["weights"] == "int8" else 0.3)
 
 
-def test_a_cache_in_8_bits_is_near_the_one_in_floats_and_no_copy_of_it(exported: Artifact) -> None:
-    assert exported.state is not None
-    small, exact = started(replace(exported, state=replace(exported.state, cache="int8"))), started(exported)
+def test_a_cache_in_8_bits_is_near_the_one_in_floats_and_no_copy_of_it(llama: Artifact) -> None:
+    assert llama.state is not None
+    small, exact = started(replace(llama, state=replace(llama.state, cache="int8"))), started(llama)
     ids = np.random.default_rng(3).integers(3, 99, (2, 24))
     answers = []
     for drives in (small, exact):
@@ -122,7 +121,7 @@ def test_a_model_is_quantized_with_its_cache_in_8_bits_by_perplexity(
 ) -> None:
     monkeypatch.setattr(dialogues, "GREEDY", 16)
     asked: Any = {
-        "target": "openvino", "quantize": QuantizeConfig(scheme="weight-only", cache="int8"),
+        "target": "openvino", "quantize": weight_only(cache="int8"),
         "evaluate": ("perplexity", rows(30)), "max_drop": "2%", "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
     }  # fmt: skip
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):

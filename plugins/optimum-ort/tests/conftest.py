@@ -6,6 +6,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from optimum_core.backend import detect, manager
 from optimum_core.testing.machine import machine
+from optimum_core.testing.sharing import shared
 from optimum_core.types import (
     Artifact,
     OptimizeRequest,
@@ -54,6 +57,23 @@ def optimize_request(tmp_path: Path) -> Callable[..., OptimizeRequest]:
         return dataclasses.replace(request, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared_cache(
+    exported: Callable[..., Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Artifact]:
+    """A tiny decoder whose cache is a shared buffer, optimized once in a run for each kind."""
+
+    def write(kind: str, folder: Path) -> Artifact:
+        return manager().optimize(
+            OptimizeRequest(
+                backend="ort", artifact=exported(kind, "onnx"), device="cpu", precision="fp32", level="shared_cache",
+                output=folder, hardware=detect(),
+            )
+        )  # fmt: skip
+
+    return lambda kind: shared(tmp_path_factory, f"ort-{kind}-shared-cache", partial(write, kind))
 
 
 def _save(folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: list[Any]) -> None:

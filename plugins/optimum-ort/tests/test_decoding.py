@@ -21,6 +21,7 @@ from optimum_core.measure import Effort, measuring
 from optimum_core.models.exporting import torchscript
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described
+from optimum_core.testing.quantizing import weight_only
 from optimum_core.types import (
     Artifact,
     Fidelity,
@@ -37,31 +38,23 @@ from optimum_ort import memory, storage
 Array = np.ndarray[Any, Any]
 Exported = Callable[..., Artifact]
 Open = Callable[..., Decoder]
+Ask = Callable[..., OptimizeRequest]
 
 #: Whether the cache is copied in every call, or shared.
 WAYS = [None, "shared_cache"]
 
 
 @pytest.fixture(scope="module")
-def opened(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Open:
+def opened(exported: Exported, shared_cache: Exported) -> Open:
     """Opens a decoder at a level, once for each."""
     found: dict[tuple[str, str | None], Decoder] = {}
 
     def open_kind(kind: str = "llama", level: str | None = None) -> Decoder:
         if (kind, level) not in found:
-            artifact = exported(kind, "onnx")
-            if level is not None:
-                artifact = manager().optimize(optimization(artifact, level, tmp_path_factory.mktemp(level)))
-            found[kind, level] = started(artifact)
+            found[kind, level] = started(exported(kind, "onnx") if level is None else shared_cache(kind))
         return found[kind, level]
 
     return open_kind
-
-
-def optimization(artifact: Artifact, level: str, output: Path) -> OptimizeRequest:
-    return OptimizeRequest(
-        backend="ort", artifact=artifact, device="cpu", precision="fp32", level=level, output=output, hardware=detect()
-    )
 
 
 def started(artifact: Artifact, **options: Any) -> Decoder:
@@ -87,16 +80,17 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, level: str | 
     assert len(found.results) == (8 if kind == "gemma2" else 7)
 
 
-def test_buffers_are_shared_where_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_shared_where_weights_lie_beside_the_graph(
+    optimize_request: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As tracing writes those of large models: it folds no constants then, by which attention is recognized."""
     monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", 1000)
     monkeypatch.setattr(storage, "_READ_BYTES", 1)  # as weights of a large model are, they are left in their file
-    folders = [tmp_path / name for name in ("exported", "optimized")]
-    for folder in folders:
-        folder.mkdir()
-    artifact = manager().export(decoder_request("llama", "onnx", "onnx", folders[0], "torchscript"))
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    artifact = manager().export(decoder_request("llama", "onnx", "onnx", folder, "torchscript"))
     assert artifact.files == ("model.onnx", "model.onnx.data")
-    drives = started(manager().optimize(optimization(artifact, "shared_cache", folders[1])))
+    drives = started(manager().optimize(optimize_request(artifact, level="shared_cache")))
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     found = with_dialogues(nothing, drives, drawn_dialogues(decoder("llama"), described("llama")))
     assert found.passed, found.worst
@@ -123,8 +117,8 @@ def test_the_export_through_torch_export_keeps_the_cache(exported: Exported) -> 
     assert found.passed, found.worst
 
 
-def test_the_buffer_of_keys_is_input_and_output(exported: Exported, tmp_path: Path) -> None:
-    made = manager().optimize(optimization(exported("llama", "onnx"), "shared_cache", tmp_path))
+def test_the_buffer_of_keys_is_input_and_output(exported: Exported, shared_cache: Exported) -> None:
+    made = shared_cache("llama")
     graph = onnx.load(made.main_file).graph
     operators = [node.op_type for node in graph.node]
     assert operators.count("GroupQueryAttention") == 2
@@ -244,15 +238,15 @@ def test_a_closed_session_begins_no_state_and_leaves_those_in_use(exported: Expo
     assert generation.feed(rows("llama", 1, 3)).shape == (1, 3, 99)
 
 
-def test_attention_of_another_form_is_refused_and_says_why(exported: Exported, tmp_path: Path) -> None:
+def test_attention_of_another_form_is_refused_and_says_why(exported: Exported, optimize_request: Ask) -> None:
     with pytest.raises(ExportError, match="between"):
-        manager().optimize(optimization(exported("bloom", "onnx"), "shared_cache", tmp_path))
+        manager().optimize(optimize_request(exported("bloom", "onnx"), level="shared_cache"))
 
 
-def test_a_model_without_cache_is_refused(exported: Exported, tmp_path: Path) -> None:
+def test_a_model_without_cache_is_refused(exported: Exported, optimize_request: Ask) -> None:
     forgetful = dataclasses.replace(exported("llama", "onnx"), state=None)
     with pytest.raises(ExportError, match="keeps no cache"):
-        manager().optimize(optimization(forgetful, "shared_cache", tmp_path))
+        manager().optimize(optimize_request(forgetful, level="shared_cache"))
 
 
 @pytest.mark.parametrize("name", ["weight-only-int8", "weight-only-int4", "dynamic-int8", "dynamic-int4"])
@@ -283,7 +277,7 @@ def test_a_quantized_decoder_shares_its_cache(name: str, exported: Exported, tmp
 
 
 def test_layers_of_a_decoder_stay_in_float_by_their_names(exported: Exported, tmp_path: Path) -> None:
-    config = QuantizeConfig(scheme="weight-only", weights="int4", exclude=("model.layers.0", "lm_head"))
+    config = weight_only(weights="int4", exclude=("model.layers.0", "lm_head"))
     request = QuantizeRequest(
         backend="ort", artifact=exported("llama", "onnx"), config=config, output=tmp_path, hardware=detect()
     )

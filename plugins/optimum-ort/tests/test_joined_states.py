@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from optimum_core.generation.settings import Settings
 from optimum_core.generation.state_batch import StateBatch
 from optimum_core.hardware import detect
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, ContinuousLimits, OptimizeRequest, Progress, Sampling, SessionRequest
+from optimum_core.types import Artifact, ContinuousLimits, Progress, Sampling, SessionRequest
 
 Array = np.ndarray[Any, Any]
 Exported = Callable[..., Artifact]
@@ -26,25 +25,17 @@ KINDS = ["llama", "gemma2", "opt", "falcon"]
 VOCABULARY = 99
 
 
-@pytest.fixture(scope="module", params=[None, "shared_cache"])
-def opened(request: Any, exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Decoder]:
+@pytest.fixture(scope="module", params=["copied", "shared"])
+def opened(request: Any, exported: Exported, shared_cache: Exported) -> Callable[[str], Decoder]:
     """Opens a decoder whose cache is copied in every call, or shared."""
 
     def open_kind(kind: str) -> Decoder:
-        artifact, level = exported(kind, "onnx"), request.param
-        if level is not None:
-            artifact = manager().optimize(_optimization(artifact, level, tmp_path_factory.mktemp(level)))
+        artifact = shared_cache(kind) if request.param == "shared" else exported(kind, "onnx")
         asked = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1)
         session: Any = manager().load_session(asked)
         return Decoder(session, manager().binder)
 
     return open_kind
-
-
-def _optimization(artifact: Artifact, level: str, output: Path) -> OptimizeRequest:
-    return OptimizeRequest(
-        backend="ort", artifact=artifact, device="cpu", precision="fp32", level=level, output=output, hardware=detect()
-    )
 
 
 def _prompts(*lengths: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from optimum_core.backend import manager
 from optimum_core.errors import ExportError, OptionError, ResourceError, SessionError
 from optimum_core.types import Artifact, OptimizeRequest
 from optimum_ort import optimize, plugin, storage
@@ -24,16 +25,10 @@ Bert = tuple[Artifact, list[tuple[dict[str, Any], Any]]]
 LEVELS = ("all", "basic", "extended", "fusions", "ort_fusions")
 
 
-def run(request: OptimizeRequest) -> Artifact:
-    artifact = plugin.optimize(request)
-    assert artifact is not None
-    return artifact
-
-
 @pytest.mark.parametrize("level", LEVELS)
 def test_each_level_keeps_the_values(level: str, bert: Bert, optimize_request: Make, load: Load) -> None:
     artifact, cases = bert
-    session = load(run(optimize_request(artifact, level=level)))
+    session = load(manager().optimize(optimize_request(artifact, level=level)))
     for inputs, eager in cases:
         mask = inputs["attention_mask"].astype(bool)
         got = np.asarray(session.run(inputs)["last_hidden_state"])
@@ -46,7 +41,7 @@ def test_each_level_keeps_names_and_axes(level: str, bert: Bert, optimize_reques
     import onnxruntime
 
     artifact, _ = bert
-    written = run(optimize_request(artifact, level=level))
+    written = manager().optimize(optimize_request(artifact, level=level))
     session = onnxruntime.InferenceSession(written.main_file, providers=["CPUExecutionProvider"])
     assert declared(session.get_inputs()) == [(spec.name, spec.dtype, spec.shape) for spec in artifact.inputs]
     ((name, _, shape),) = declared(session.get_outputs())
@@ -56,13 +51,13 @@ def test_each_level_keeps_names_and_axes(level: str, bert: Bert, optimize_reques
 
 @pytest.mark.parametrize("level", ["extended", "fusions"])
 def test_levels_fuse(level: str, bert: Bert, optimize_request: Make) -> None:
-    written = run(optimize_request(bert[0], level=level))
+    written = manager().optimize(optimize_request(bert[0], level=level))
     domains = {node.domain for node in onnx.load(written.main_file).graph.node}
     assert "com.microsoft" in domains
 
 
 def test_basic_stays_plain_onnx(bert: Bert, optimize_request: Make) -> None:
-    written = run(optimize_request(bert[0], level="basic"))
+    written = manager().optimize(optimize_request(bert[0], level="basic"))
     assert {node.domain for node in onnx.load(written.main_file).graph.node} <= {"", "ai.onnx"}
 
 
@@ -71,7 +66,7 @@ def test_external_weights_stay_external(
     level: str, linear_external: Artifact, weight: Any, optimize_request: Make, load: Load
 ) -> None:
     request = optimize_request(linear_external, level=level)
-    written = run(request)
+    written = manager().optimize(request)
     assert written.files == ("model.onnx", "model.onnx.data")
     assert sorted(path.name for path in request.output.iterdir()) == sorted(written.files)
     assert (request.output / "model.onnx.data").stat().st_size >= weight.nbytes
@@ -84,14 +79,14 @@ def test_models_near_the_protobuf_limit_become_external(
     level: str, linear: Artifact, optimize_request: Make, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "EXTERNAL_ABOVE", 100)
-    written = run(optimize_request(linear, level=level))
+    written = manager().optimize(optimize_request(linear, level=level))
     assert written.files == ("model.onnx", "model.onnx.data")
     assert np.asarray(load(written).run({"x": np.ones((2, 8), np.float32)})["y"]).shape == (2, 64)
 
 
 def test_the_artifact_tells_what_was_done(linear: Artifact, optimize_request: Make) -> None:
     request = optimize_request(linear, options={"deterministic": True})
-    written = run(request)
+    written = manager().optimize(request)
     assert (written.path, written.files, written.inputs) == (request.output, ("model.onnx",), linear.inputs)
     (step,) = written.steps
     assert (step.hook, step.backend, step.tool) == ("optimize", "ort", "onnxruntime")
@@ -101,7 +96,7 @@ def test_the_artifact_tells_what_was_done(linear: Artifact, optimize_request: Ma
 @pytest.mark.parametrize("level", ["all", "fusions", "ort_fusions"])
 def test_half_precision_keeps_the_interface(level: str, bert: Bert, optimize_request: Make, load: Load) -> None:
     artifact, cases = bert
-    written = run(optimize_request(artifact, level=level, precision="fp16"))
+    written = manager().optimize(optimize_request(artifact, level=level, precision="fp16"))
     assert written.precision == "fp16"
     assert written.main_file.stat().st_size < artifact.main_file.stat().st_size
     inputs, eager = cases[1]
@@ -169,7 +164,7 @@ def test_logs_are_silent_and_restored(
     for level in LEVELS:
         output = request.output / level
         output.mkdir()
-        run(dataclasses.replace(request, level=level, output=output))
+        manager().optimize(dataclasses.replace(request, level=level, output=output))
     assert logger.level == before
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")

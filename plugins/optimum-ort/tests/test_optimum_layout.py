@@ -14,11 +14,9 @@ import transformers
 from optimum_core import accelerate
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.generation.generator import generator_of
-from optimum_core.hardware import detect
 from optimum_core.models.backends.onnx_forms import FORM
-from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder
-from optimum_core.types import Artifact, OptimizeRequest
+from optimum_core.types import Artifact
 
 _IDS = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
 
@@ -44,14 +42,9 @@ def test_a_decoder_has_the_inputs_that_they_feed(exported: Callable[..., Artifac
         assert np.allclose(logits, decoder("llama")(_IDS).logits, atol=1e-4)
 
 
-def test_a_shared_cache_has_no_form_there(exported: Callable[..., Artifact], tmp_path: Path) -> None:
-    (tmp_path / "made").mkdir()
-    request = OptimizeRequest(
-        backend="ort", artifact=exported("llama", "onnx"), device="cpu", precision="fp32", level="shared_cache",
-        output=tmp_path / "made", hardware=detect(),
-    )  # fmt: skip
+def test_a_shared_cache_has_no_form_there(shared_cache: Callable[[str], Artifact], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"'shared_cache'.* writes keys and values into a buffer"):
-        _released(manager().optimize(request), tmp_path / "out")
+        _released(shared_cache("llama"), tmp_path / "out")
 
 
 def test_a_classifier_is_written_in_their_layout(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core import accelerate
-from optimum_core.backend import detect, overflows
+from optimum_core.backend import detect, manager, overflows
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.quantizing import cosine, weight_only
 from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest
 from optimum_ort import calibration, optimize, plugin, storage
@@ -29,10 +30,6 @@ Mixed = tuple[Artifact, Callable[[Any], Any]]
 Bert = tuple[Artifact, list[tuple[dict[str, Any], Any]]]
 
 STATIC, DYNAMIC = QuantizeConfig(), QuantizeConfig(scheme="dynamic")
-
-
-def weight_only(**fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", **fields)
 
 
 # With the least cosine to the eager model that each has to keep, on random weights.
@@ -70,16 +67,6 @@ def drawn(seed: int, batch: int = 4, length: int = 12) -> dict[str, Any]:
 BATCHES = [drawn(seed) for seed in range(6)]
 
 
-def run(request: QuantizeRequest) -> Artifact:
-    written = plugin.quantize(request)
-    assert written is not None
-    return written
-
-
-def cosine(one: Any, other: Any) -> float:
-    return float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
-
-
 def operators(artifact: Artifact) -> list[str]:
     return [node.op_type for node in onnx.load(artifact.main_file, load_external_data=False).graph.node]
 
@@ -101,7 +88,7 @@ def test_every_configuration_is_near_eager(
 ) -> None:
     (artifact, eager), (config, least) = mixed, CONFIGS[name]
     request = quantize_request(artifact, config, calibration=BATCHES)
-    written = run(request)
+    written = manager().quantize(request)
     assert sorted(path.name for path in request.output.iterdir()) == sorted(written.files)
     assert written.precision == config.weights.removeprefix("u")
     assert size(written) < size(artifact)
@@ -132,7 +119,7 @@ def test_levels_takes_a_quantized_file(
     load: Load,
 ) -> None:
     artifact, cases = bert
-    written = run(quantize_request(artifact, config, calibration=[case for case, _ in cases]))
+    written = manager().quantize(quantize_request(artifact, config, calibration=[case for case, _ in cases]))
     want = np.asarray(load(written).run(cases[1][0])["last_hidden_state"])
     faster = optimize.optimize(optimize_request(written, level=level))
     assert cosine(np.asarray(load(faster).run(cases[1][0])["last_hidden_state"]), want) > 0.999
@@ -141,7 +128,7 @@ def test_levels_takes_a_quantized_file(
 def test_fusions_for_float_models_are_refused(
     bert: Bert, quantize_request: Make, optimize_request: Callable[..., OptimizeRequest]
 ) -> None:
-    written = run(quantize_request(bert[0], DYNAMIC))
+    written = manager().quantize(quantize_request(bert[0], DYNAMIC))
     with pytest.raises(ExportError, match="written for float models"):
         optimize.optimize(optimize_request(written, level="ort_fusions"))
 
@@ -149,7 +136,7 @@ def test_fusions_for_float_models_are_refused(
 @pytest.mark.parametrize("config", [STATIC, DYNAMIC, weight_only(weights="int4")])
 def test_masks_and_lengths_still_count(config: QuantizeConfig, bert: Bert, quantize_request: Make, load: Load) -> None:
     artifact, cases = bert
-    session = load(run(quantize_request(artifact, config, calibration=[case for case, _ in cases])))
+    session = load(manager().quantize(quantize_request(artifact, config, calibration=[case for case, _ in cases])))
     for inputs, eager in cases:
         mask = inputs["attention_mask"].astype(bool)
         assert cosine(np.asarray(session.run(inputs)["last_hidden_state"])[mask], eager[mask]) > 0.95
@@ -161,17 +148,17 @@ def test_masks_and_lengths_still_count(config: QuantizeConfig, bert: Bert, quant
 def test_excluded_layers_stay_in_float(name: str, mixed: Mixed, quantize_request: Make) -> None:
     config = CONFIGS[name][0]
     left = {(3, 32, 48)} if config.scheme == "dynamic" or config.weights in ("int4", "nf4") else set()
-    everything = run(quantize_request(mixed[0], config, calibration=BATCHES))
+    everything = manager().quantize(quantize_request(mixed[0], config, calibration=BATCHES))
     assert float_weights(everything) == left
     named = dataclasses.replace(config, exclude=("head", "tab*"))
-    part = run(quantize_request(mixed[0], named, calibration=BATCHES))
+    part = manager().quantize(quantize_request(mixed[0], named, calibration=BATCHES))
     assert float_weights(part) == left | {(40, 64), (40, 40), (32, 64)}
 
 
 def test_an_excluded_layer_computes_as_before(mixed: Mixed, quantize_request: Make, load: Load) -> None:
     artifact, eager = mixed
     config = QuantizeConfig(exclude=("table", "convolution", "wide", "head.0"))
-    written = run(quantize_request(artifact, config, calibration=BATCHES))
+    written = manager().quantize(quantize_request(artifact, config, calibration=BATCHES))
     assert float_weights(written) == {(32, 64), (3, 32, 48), (48, 64), (40, 64)}
     assert operators(written).count("QuantizeLinear") == 1
     assert cosine(np.asarray(load(written).run(BATCHES[0])["y"]), eager(BATCHES[0]["ids"])) > 0.999
@@ -183,7 +170,7 @@ def test_the_ratio_spares_the_most_sensitive(weights: str, mixed: Mixed, quantiz
     counts = {}
     for ratio in (1, 0.67, 0.3):
         config = weight_only(weights=weights, ratio=ratio, group_size=16)
-        written = run(quantize_request(artifact, config))
+        written = manager().quantize(quantize_request(artifact, config))
         found = operators(written)
         counts[ratio] = (found.count("MatMulNBits") + found.count("MatMulBnb4"), found.count("DequantizeLinear"))
         assert cosine(np.asarray(load(written).run(BATCHES[0])["y"]), eager(BATCHES[0]["ids"])) > 0.98
@@ -253,7 +240,7 @@ class Watched:
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
 def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request: Make) -> None:
     watched = Watched()
-    run(quantize_request(mixed[0], QuantizeConfig(calibration=method), calibration=watched))
+    manager().quantize(quantize_request(mixed[0], QuantizeConfig(calibration=method), calibration=watched))
     assert watched.most == 0
 
 
@@ -261,7 +248,7 @@ def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request
 def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Machine, quantize_request: Make) -> None:
     def largest(features: set[str]) -> int:
         machine = hardware(architecture="x86_64", features=features)
-        written = run(quantize_request(mixed[0], config, calibration=BATCHES, hardware=machine))
+        written = manager().quantize(quantize_request(mixed[0], config, calibration=BATCHES, hardware=machine))
         tensors = onnx.load(written.main_file).graph.initializer
         rounded = [numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type == onnx.TensorProto.INT8]
         return max(int(np.abs(array.astype(int)).max()) for array in rounded if array.ndim > 1)
@@ -305,7 +292,7 @@ def test_the_artifact_tells_what_was_done(bert: Bert, quantize_request: Make) ->
     artifact, cases = bert
     config = QuantizeConfig(exclude=("model.embeddings",))
     request = quantize_request(artifact, config, calibration=[case for case, _ in cases])
-    written = run(request)
+    written = manager().quantize(request)
     assert (written.path, written.files, written.inputs) == (request.output, ("model.onnx",), artifact.inputs)
     (step,) = written.steps
     assert (step.hook, step.backend, step.tool) == ("quantize", "ort", "onnxruntime")
@@ -326,7 +313,7 @@ def test_a_step_that_refuses_the_graph_is_recorded(linear: Artifact, quantize_re
     graph.node.extend([square, inverse, flat])
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, linear.main_file)
-    written = run(quantize_request(linear, DYNAMIC))
+    written = manager().quantize(quantize_request(linear, DYNAMIC))
     assert list(written.steps[0].options["skipped"]) == ["symbolic shape inference"]
     x = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
     assert np.asarray(load(written).run({"x": x})["y"]).shape == (64, 64)
@@ -334,7 +321,7 @@ def test_a_step_that_refuses_the_graph_is_recorded(linear: Artifact, quantize_re
 
 @one_exporter
 def test_a_quantized_model_is_not_quantized_again(mixed: Mixed, quantize_request: Make) -> None:
-    once = run(quantize_request(mixed[0], weight_only()))
+    once = manager().quantize(quantize_request(mixed[0], weight_only()))
     for artifact in (once, dataclasses.replace(once, precision="fp32")):
         with pytest.raises(OptionError, match=r"cannot quantize 'int8'|quantized already"):
             plugin.quantize(quantize_request(artifact, DYNAMIC))
@@ -346,7 +333,7 @@ def test_nothing_is_printed_and_no_path_is_added(
 ) -> None:
     before = list(sys.path)
     for name in ("static, entropy", "dynamic", "int4 weights", "nf4 weights"):
-        run(quantize_request(mixed[0], CONFIGS[name][0], calibration=BATCHES))
+        manager().quantize(quantize_request(mixed[0], CONFIGS[name][0], calibration=BATCHES))
     assert sys.path == before
     assert capfd.readouterr() == ("", "")
 

@@ -10,16 +10,13 @@ import onnx
 import pytest
 
 from optimum_core.errors import OptionError, SessionError
+from optimum_core.testing.quantizing import weight_only
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_ort import plugin
 
 Make = Callable[..., QuantizeRequest]
 
 DYNAMIC = QuantizeConfig(scheme="dynamic")
-
-
-def weight_only(**fields: Any) -> QuantizeConfig:
-    return QuantizeConfig(scheme="weight-only", **fields)
 
 
 REFUSED = {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from optimum_core.backend import export_request, manager
+from optimum_core.testing.quantizing import cosine, weight_only
 from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_ort import plugin
@@ -18,10 +19,6 @@ from optimum_ort.session import OrtSession
 
 Make = Callable[..., QuantizeRequest]
 Load = Callable[..., OrtSession]
-
-
-def _cosine(one: Any, other: Any) -> float:
-    return float(np.dot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +75,9 @@ UNSEEN = [
     [
         (QuantizeConfig(), 0.98, 0.27),
         (QuantizeConfig(scheme="dynamic"), 0.985, 0.27),
-        (QuantizeConfig(scheme="weight-only"), 0.998, 0.27),
-        (QuantizeConfig(scheme="weight-only", weights="int4"), 0.96, 0.22),
-        (QuantizeConfig(scheme="weight-only", weights="nf4"), 0.96, 0.22),
+        (weight_only(), 0.998, 0.27),
+        (weight_only(weights="int4"), 0.96, 0.22),
+        (weight_only(weights="nf4"), 0.96, 0.22),
     ],
     ids=lambda value: value.name if isinstance(value, QuantizeConfig) else str(value),
 )
@@ -104,4 +101,4 @@ def test_embeddings_of_a_trained_model(
         return (np.asarray(session.run(unseen)["last_hidden_state"]) * mask).sum(1) / mask.sum(1)
 
     pairs = zip(embedded(load(written)), embedded(load(artifact)), strict=True)
-    assert np.mean([_cosine(got, want) for got, want in pairs]) > least
+    assert np.mean([cosine(got, want) for got, want in pairs]) > least

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optimum_core.hardware import detect
-from optimum_core.plugins import manager
-from optimum_core.types import Artifact, OptimizeRequest
+from optimum_core.types import Artifact
 from optimum_ort.merging import merge_products
 from optimum_ort.simplification import simplify
 
@@ -194,12 +191,8 @@ def test_products_of_one_input_are_one_product() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_a_layer_of_a_decoder_computes_no_shapes(kind: str, exported: Callable[..., Artifact], tmp_path: Path) -> None:
-    request = OptimizeRequest(
-        backend="ort", artifact=exported(kind, "onnx"), device="cpu", precision="fp32", level="shared_cache",
-        output=tmp_path, hardware=detect(),
-    )  # fmt: skip
-    found = operators(onnx.load(manager().optimize(request).main_file))
+def test_a_layer_of_a_decoder_computes_no_shapes(kind: str, shared_cache: Callable[[str], Artifact]) -> None:
+    found = operators(onnx.load(shared_cache(kind).main_file))
     layers = found["GroupQueryAttention"]
     assert found["RotaryEmbedding"] == found["Split"] == 2 * layers
     assert found["Transpose"] < layers and found["Reshape"] < 2 * layers + 4 and found["Shape"] < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -79,7 +80,13 @@ def check(who: str, arguments: Mapping[str, Any]) -> None:
             message = f"{who}: {name}={value!r} has no effect: {_NO_EFFECT[name]}"
             warnings.warn(message, IgnoredArgumentWarning, stacklevel=4)
             continue
-        raise OptionError(f"{who}, {name}", f"{value!r} is not taken here", _INSTEAD.get(name, "leave it out"))
+        raise OptionError(f"{who}, {name}", f"{_shown(value)} is not taken here", _INSTEAD.get(name, "leave it out"))
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message: one of another package by its class, since its repr may have many lines."""
+    plain = value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict)
+    return reprlib.repr(value) if plain else f"a {type(value).__name__}"
 
 
 def named(cls: type[_T]) -> type[_T]:
@@ -91,7 +98,7 @@ def named(cls: type[_T]) -> type[_T]:
         for name in given:
             if name not in known:
                 remedy = f"leave it out; the fields are: {', '.join(known)}"
-                raise OptionError(f"{cls.__name__}, {name}", f"{given[name]!r} is not taken here", remedy)
+                raise OptionError(f"{cls.__name__}, {name}", f"{_shown(given[name])} is not taken here", remedy)
         made(self, *args, **given)
 
     cls.__init__ = init  # type: ignore[method-assign]

@@ -107,6 +107,10 @@ class Record:
         """Mark it permanently broken and return the error."""
         self.status, self.error = Status.BROKEN, PluginError(self.label, why, remedy)
         self.error.__cause__ = cause
+        if cause is not None:
+            import logging  # here, as a program in which nothing is broken does not need it
+
+            logging.getLogger(__name__).debug("%s is set aside: %s", self.label, why, exc_info=cause)
         return self.error
 
     def remedy(self) -> str:

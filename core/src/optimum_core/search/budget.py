@@ -21,8 +21,8 @@ _BASE, _PER_MB = 1.5, 0.03
 _ROUTE = 5.0
 #: Seconds after which the time taken so far shows how busy the machine is, and the most by which that counts.
 _TELLING, _MOST_BUSY = 1.0, 8.0
-#: Least seconds in which a named target may be searched for something right, whatever budget was stated.
-LEAST_FOR_TARGET = 30.0
+#: Least seconds, whatever budget was stated, in which something is built, and something right of a named target found.
+LEAST_TO_BUILD = 30.0
 #: Seconds that `searching_for` sets in place of both.
 _override: float | None = None
 
@@ -106,8 +106,8 @@ class Budget:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the user's time is over even where nothing right was found, and eager was not asked for."""
-        return self.is_spent and self.spent > LEAST_FOR_TARGET
+        """Whether the user's time is over even where nothing was built, or nothing right of a named target found."""
+        return self.is_spent and self.spent > LEAST_TO_BUILD
 
     @property
     def slowdown(self) -> float:

@@ -60,6 +60,11 @@ class Candidate:
         return isinstance(self.error, ResourceError)
 
     @property
+    def was_tried(self) -> bool:
+        """Whether it was tried until its comparison, or until it was seen that it cannot win."""
+        return self.outcome != "skipped" or self.far_behind
+
+    @property
     def is_true(self) -> bool:
         """Whether it loaded and agrees with the eager model, however fast it is."""
         return self.run is not None and self.outcome not in ("wrong", "failed")

@@ -24,7 +24,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import fixed_to_one_side, limits_of
+from optimum_core.search.notes import ended_without, fixed_to_one_side, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
 from optimum_core.search.shared_faults import wrong_alike
@@ -178,12 +178,13 @@ class _Search:
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
     def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over, and something was built and compared, or far behind; without a result the
-        time must have been enough to find one."""
-        done = [item for item in self.tried if item is not running and (item.outcome != "skipped" or item.far_behind)]
+        """Whether a stated budget is over and there is a result, or something was built and compared or far behind; if
+        only one of these is so, the time must have been enough for the other."""
+        done = [item for item in self.tried if item is not running and item.was_tried]
         has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
-        is_over = self.context.budget.is_spent if has_result else self.context.budget.is_exhausted
-        return is_over and any(not item.spec.way.is_eager for item in done)
+        has_built = any(not item.spec.way.is_eager for item in done)
+        budget = self.context.budget
+        return budget.is_spent if has_result and has_built else budget.is_exhausted and (has_result or has_built)
 
     def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
@@ -314,8 +315,7 @@ class _Search:
         if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
             return iter(())
         cases = self._cases(candidate.signature)
-        unasked = not self.context.may_restrict
-        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
+        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=not self.context.may_restrict)
 
     def _restricted(self, signature: ModelSignature, restriction: Restriction) -> ModelSignature:
         made = restriction.apply(signature)
@@ -378,11 +378,11 @@ class _Search:
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
 
     def _unfinished(self) -> str | None:
-        """Return that a stated budget ended before anything that was built agreed, or None."""
-        if self._something_built_is_true() or not self._owes_nothing():
+        """Return that a stated budget ended before anything was built that agrees, or None."""
+        built = [item for item in self.tried if not item.spec.way.is_eager and item.was_tried]
+        if any(item.is_true or item.far_behind for item in built) or not self._owes_nothing():
             return None
-        within = f"within the budget of {self.context.budget.seconds:g} s"
-        return f"nothing that was built {within} agrees with eager, which is returned"
+        return ended_without(self.context.budget.seconds, has_built=bool(built))
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:

@@ -31,5 +31,5 @@ def nothing_right(
         return VerificationError(who, why, remedy)
     why = f"nothing that was built agrees with the eager model:\n{rows}"
     if context.held_to == DOUBLE:
-        return VerificationError(who, why, f"{eager}, or pass model.float(): its weights are in 64 bits")
+        return VerificationError(who, why, f"{eager}, pass model.float() or precision='fp32': it is in 64 bits")
     return VerificationError(who, why, f"{eager}, pass sample_inputs= like your own calls, or report this table")

@@ -14,6 +14,17 @@ def fixed_to_one_side(candidate: Candidate) -> str:
     return f"values decide at {places}, and its export took one side for all of them"
 
 
+def ended_without(seconds: float, *, has_built: bool) -> str:
+    """Return that a stated budget ended, and eager is returned.
+
+    Args:
+        has_built: something was built, and is wrong.
+    """
+    if not has_built:
+        return f"the budget of {seconds:g} s ended before anything was built: eager is returned"
+    return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+
+
 def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:
     """Yield what the winner is not, how rough its figures are, and what failed for a reason of the moment."""
     winner = decision.winner

@@ -11,6 +11,7 @@ from typing import Any
 from optimum_core.hardware import detect
 from optimum_core.models.decoders.encoder_decoder_description import as_generating
 from optimum_core.models.generators import describe_decoder
+from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
@@ -171,10 +172,15 @@ def described_generator(module: Any, name: str) -> ModelSignature:
     return replace(as_generating(module, signature, found), decoder=found)
 
 
+def decoder_of(signature: ModelSignature) -> DecoderSignature:
+    """Return the interface as a decoder of a signature that has one."""
+    assert signature.decoder is not None
+    return signature.decoder
+
+
 def decoder_request(kind: str, backend: str, format: str, output: Path, route: str | None = None) -> ExportRequest:
     """Return the request to export the model as a decoder."""
-    known = described(kind).decoder
-    assert known is not None
+    known = decoder_of(described(kind))
     return ExportRequest(
         backend=backend,
         source=MemorySource(decoder(kind)),
@@ -192,8 +198,7 @@ def decoder_request(kind: str, backend: str, format: str, output: Path, route: s
 
 def eager_decoder(kind: str) -> Any:
     """Return a session of the eager model as a decoder."""
-    known = described(kind).decoder
-    assert known is not None
+    known = decoder_of(described(kind))
     artifact = Artifact(
         format="live", path=Path(), files=(), inputs=known.inputs, outputs=known.outputs, state=known.state
     )

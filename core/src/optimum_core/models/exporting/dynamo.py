@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from optimum_core.errors import ExportError, foreign_errors
@@ -26,13 +28,28 @@ def write(request: OnnxRequest) -> tuple[str, ...]:
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     named = NamedModule(request.module, list(request.samples), [spec.name for spec in request.outputs])
     who, remedy = "export to ONNX through torch.export", "the other route may do it"
-    with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy):
+    with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy), _first_causes():
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
         with silence(), patches_of_imported_models(), remembered_translations():
             program, _ = OnnxExporter().export_program(named, samples, config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
     return ()
+
+
+@contextmanager
+def _first_causes() -> Iterator[None]:
+    """Raise the first cause of a failed conversion, which names the operator: the exporter's own says how to report
+    it."""
+    from torch.onnx import OnnxExporterError
+
+    try:
+        yield
+    except OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
 
 
 def _restore_names(program: Any, request: OnnxRequest) -> None:

@@ -135,6 +135,9 @@ class Around:
             switch = array.ndim > 0 and array.shape[-1] > 1 and is_switch(array) and self.rng.random() < 0.5
             return self._switched(item, array) if switch else self._jittered(array)
         if array.min() == array.max():
+            given = self.given[item.name]
+            if item.kind != "types" and array.dtype != bool and given.min() != given.max():
+                return array  # one of the user's values, of the row that was picked: the model may take no other
             other = self._other_constants(item, array)
             if not array.ndim:
                 return other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import combinations
@@ -21,6 +22,8 @@ from optimum_core.models.signatures.one_row import stands_for_all
 
 log = logging.getLogger(__name__)
 _PADDINGS: tuple[Padding, ...] = ("right", "left")
+#: Draws of other values at each padding, as long as all take no more than this many seconds.
+_DRAWS, _QUICK = 8, 0.1
 
 
 def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]) -> tuple[Layout, Any]:
@@ -70,10 +73,16 @@ def _underivable(name: str, module: Any, problem: str, given_ones: bool) -> Sour
 
 
 def _takes_fresh(module: Any, arrays: Mapping[str, Any], first: Any, layout: Layout) -> bool:
-    """Whether the eager model runs on other values, padded on either side, with outputs finite where they were
-    before."""
+    """Whether the eager model runs on other values, padded on either side, with outputs finite where they were before.
+
+    One draw may be taken by luck: lengths of which only zero is refused, offsets whose order only is. A quick model is
+    asked many times.
+    """
     finite = {key: bool(value.isfinite().all()) for key, value in flatten(first).items()}
-    for number, padding in enumerate(_PADDINGS):
+    start = time.perf_counter()
+    for number, padding in enumerate(_PADDINGS * _DRAWS):
+        if number >= len(_PADDINGS) and time.perf_counter() - start > _QUICK:
+            break
         try:
             output = flatten(ask(module, draw(layout, Case(name="fresh", padding=padding, seed=11 + number), arrays)))
         except Exception as error:  # noqa: BLE001 - the eager model refuses these values, by an error of any type

@@ -18,11 +18,13 @@ def precision_of_module(module: Any) -> str:
 
 
 def is_double(module: Any) -> bool:
-    """Whether all floats among a module's parameters are in 64 bits."""
+    """Whether all floats among a module's parameters, or in the graph that it evaluates, are in 64 bits."""
     import torch
 
     if not isinstance(module, torch.nn.Module):
         return False
+    if (stated := getattr(module, "is_double", None)) is not None and getattr(module, "is_graph", False):
+        return bool(stated)
     types = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()}
     return types == {torch.float64}
 

@@ -100,7 +100,7 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
                     raise ArtifactError(f"model {name!r}", why, "copy all files of the model")
                 if pointer := next((part for part in found if is_pointer(part)), None):
                     raise files.refuse_file(pointer, f"model {name!r}")
-                directory = path if path.is_dir() else _described(path)
+                directory = _described(path, found[0])
                 return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)
     return None
 
@@ -116,6 +116,8 @@ def _has_onnx(directory: Path) -> bool:
     return any(directory.glob("*.onnx")) or any(directory.glob("onnx/*.onnx"))
 
 
-def _described(file: Path) -> Path:
-    """Return the directory whose `config.json` describes a file: its own, or the one around that."""
-    return next((place for place in file.parents[:2] if (place / "config.json").is_file()), file.parent)
+def _described(given: Path, file: Path) -> Path:
+    """Return the directory whose `config.json` describes a file: the one that was given, the file's own, or the one
+    around that."""
+    own = given if given.is_dir() else file.parent
+    return next((place for place in (own, *file.parents[:2]) if (place / "config.json").is_file()), own)

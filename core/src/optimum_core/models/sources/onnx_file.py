@@ -25,6 +25,7 @@ from optimum_core.models.sources.onnx_graph import (
     channels_of,
     copy_external,
     external_files,
+    is_double,
     precision_of,
     read_graph,
     require_tensors,
@@ -64,6 +65,9 @@ class OnnxModule(torch.nn.Module):
     #: Its inputs are of the types that the graph states, and named as those of transformers' models are.
     is_graph = True
 
+    #: Whether its floats are in 64 bits.
+    is_double: bool
+
     def __init__(self, path: Path, who: str, edge: int | None = None) -> None:
         super().__init__()
         import onnx
@@ -79,6 +83,7 @@ class OnnxModule(torch.nn.Module):
         except Exception as error:  # damaged files and unknown operators raise errors of many types
             why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
             raise SourceError(who, why[:400], remedy) from error
+        self.is_double = is_double(self.proto)
 
     @cached_property
     def table_lengths(self) -> tuple[int, ...]:

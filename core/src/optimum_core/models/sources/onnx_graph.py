@@ -107,6 +107,16 @@ def precision_of(proto: Any) -> str:
     return f"weight-only-{found}" if found != "fp32" and narrow and _are_widened(proto, narrow) else found
 
 
+def is_double(proto: Any) -> bool:
+    """Whether all floats among a graph's constants, or among its inputs where it has none, are in 64 bits."""
+    from onnx import TensorProto
+
+    floats = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}
+    held = {tensor.data_type for tensor in proto.graph.initializer} & floats
+    taken = {value.type.tensor_type.elem_type for value in proto.graph.input} & floats
+    return (held or taken) == {TensorProto.DOUBLE}
+
+
 def rows_looked_up(proto: Any, name: str) -> int | None:
     """Return the number of rows of the smallest table that an input indexes; None: it indexes none."""
     tables = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if tensor.dims}

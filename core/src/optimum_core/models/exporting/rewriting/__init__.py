@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +37,21 @@ def export_ready(module: Any) -> Iterator[None]:
     with _traceable_experts(module), ExitStack() as stack:
         for mode in modes:
             stack.enter_context(mode)
+        _leave_own_frames_out()
         yield
+
+
+def _leave_own_frames_out() -> None:
+    """Make errors of `torch.export` name the model's line, not the modes between. Torch keeps one set of the
+    files that it passes over."""
+    from torch import _tensor, overrides
+    from torch._export import non_strict_utils  # torch's exporters import these as well
+    from torch.fx.experimental import proxy_tensor
+    from torch.fx.experimental.symbolic_shapes import uninteresting_files
+
+    own = [str(file) for file in Path(__file__).parent.glob("*.py")]
+    between = (_tensor, overrides, non_strict_utils, proxy_tensor)
+    uninteresting_files().update((*own, *(str(module.__file__) for module in between)))
 
 
 @contextmanager
