@@ -136,7 +136,7 @@ class _Search:
         if not self._needed(spec):
             self._left_out = True
             return why
-        if not spec.is_baseline and self._may_restrict():
+        if not (spec.is_baseline or self.context.budget.allows_in_least(spec)) and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
             return why
         return None
