@@ -31,6 +31,7 @@ from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
 from optimum_core.search import budget as budgets
 from optimum_core.search.context import SearchResult
+from optimum_core.search.history import Decided
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
     Artifact,
@@ -231,16 +232,30 @@ def test_a_budget_long_over_before_anything_was_built_ends_in_eager(
     assert "the budget of 0 s ended before anything was built: eager is returned" in tuned.report.notes
 
 
+def test_a_spent_budget_ends_where_eager_leaves_one_far_behind(search: Make) -> None:
+    made = search(first=far_behind, second=Memory())
+    tuned = made.run("auto", budget=no_time())
+    assert made.acme.exported == ["first"] and tuned.winner.spec.is_baseline
+    assert tuned.report.settled and tuned.report.ended_at is not None
+
+
+def test_nothing_is_restricted_where_eager_leaves_one_far_behind(search: Make) -> None:
+    made = search(first=far_behind, second=baked)
+    found = made.run("auto", may_restrict=True)
+    assert found.winner.spec.is_baseline and _of(found, "second").outcome == "wrong"
+    assert not [item for item in found.tried if item.signature.inputs != made.signature.inputs]
+
+
 def test_what_won_before_is_tried_alone(search: Make) -> None:
     made = search(first=right, second=Memory())
-    tuned = made.run(decided=_id_of("second"))
+    tuned = made.run(decided=Decided(spec=_id_of("second")))
     assert made.acme.exported == ["second"]
     assert _of(tuned, "first").outcome == "skipped"
     assert tuned.winner.spec.route == "second"
 
 
 def test_what_won_before_and_is_wrong_now_does_not_win_again(search: Make) -> None:
-    tuned = search(first=Memory(), second=wrong).run(decided=_id_of("second"))
+    tuned = search(first=Memory(), second=wrong).run(decided=Decided(spec=_id_of("second")))
     assert tuned.winner.spec.route == "first"
     assert _of(tuned, "second").outcome == "wrong"
 

@@ -98,6 +98,15 @@ def test_only_rounding_is_taken_for_rounding(low: float) -> None:
     assert not error_scales.is_rounding(want, np.where(want == low, low, want + 1e-3))
 
 
+@pytest.mark.parametrize("values", [[30.0, 0.1], [-400.0, 0.9, 350.0], [1e3, 2.0]])
+def test_the_rounding_of_greater_values_is_taken_for_rounding_beside_them(values: list[float]) -> None:
+    want = np.array(values)[:, None]
+    errors = np.linspace(0.5, 1.0, len(values))[:, None] * np.abs(want).max() * 2e-7
+    assert error_scales.is_rounding(want, want + errors)
+    assert not error_scales.is_rounding(want, want + np.where(np.abs(want) == np.abs(want).max(), 0.0, 1e-3))
+    assert not error_scales.is_rounding(want, want * (1 + 2e-3))
+
+
 def test_rounding_is_not_where_infinity_or_a_small_channel_differs() -> None:
     want = SCORES * np.where(np.arange(50) < 25, 1.0, 1e4)
     assert error_scales.is_rounding(want, want + 1e-3 * 1e4 * 1e-7)

@@ -16,7 +16,7 @@ from optimum_core.errors import SourceError
 from optimum_core.plan import Way
 from optimum_core.plugins import manager
 from optimum_core.plugins.discovery import DISABLED_ENV
-from optimum_core.search.history import History, shape_of
+from optimum_core.search.history import Decided, History, shape_of
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Event
 
@@ -47,7 +47,7 @@ def test_nothing_is_decided_at_first(tmp_path: Path) -> None:
 
 def test_a_decision_is_found_again_by_its_question(tmp_path: Path) -> None:
     _history(tmp_path).remember(_spec("acme cpu"), about="a model")
-    assert _history(tmp_path).decided() == _spec("acme cpu").id
+    assert _history(tmp_path).decided() == Decided(spec=_spec("acme cpu").id)
     assert _history(tmp_path, shapes=[[1, 8]]).decided() is None
     assert _history(tmp_path, shapes=[[1, 8]]).won_before() == (_spec("acme cpu").id,)
 
@@ -67,7 +67,7 @@ def test_winners_are_listed_the_latest_first_once_each_and_not_without_end(tmp_p
     won = history.won_before()
     assert won[:3] == tuple(_spec(name).id for name in ("way 10", "way 19", "way 18"))
     assert len(won) == len(set(won)) == 16
-    assert history.decided() == _spec("way 10").id
+    assert history.decided() == Decided(spec=_spec("way 10").id)
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b'{"sha256": "0", "value": {"names": ["x"]}}', b"\xff"])
@@ -81,7 +81,7 @@ def test_a_record_that_was_altered_counts_as_none(spoiled: bytes, tmp_path: Path
     assert history.decided() is None
     assert history.won_before() == ()
     history.remember(_spec("acme gpu"), about="a model")
-    assert history.decided() == _spec("acme gpu").id
+    assert history.decided() == Decided(spec=_spec("acme gpu").id)
 
 
 # Which models share a decision.

@@ -283,6 +283,14 @@ def test_where_one_backend_does_not_open_the_file_the_next_does(saved: Path) -> 
     assert len(said) == 1
 
 
+def test_a_backend_that_builds_for_other_machines_stands_in_last(saved: Path) -> None:
+    plugins = PluginManager([])
+    plugins.register(Acme(dataclasses.replace(ONNX, device="sm_90", proof="none")), "abroad")
+    plugins.register(Acme(dataclasses.replace(ONNX, device="gpu")), "acme")
+    with pytest.warns(TunedElsewhereWarning, match="'acme' runs it instead"):
+        assert open_model(artifact.load(saved), saved, plugins=plugins).backend == "acme"
+
+
 def test_where_none_opens_the_file_the_error_names_the_backend_that_it_is_for(saved: Path) -> None:
     plugins = PluginManager([])
     plugins.register(Unable(), "able")

@@ -13,6 +13,7 @@ import torch
 
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint
+from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.models.sources.source import open_source
 
 Tiny = Callable[[str], Any]
@@ -209,6 +210,30 @@ def test_a_pointer_of_git_lfs_is_no_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"{name} is a pointer of git-lfs") as caught:
         open_source(tmp_path)
     assert "git lfs pull" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("fetched", "pointer"),
+    [
+        ("model.safetensors", "training_args.bin"),
+        ("model.safetensors", "pytorch_model.bin"),
+        ("adapter_model.safetensors", "adapter_model.bin"),
+    ],
+)
+def test_a_pointer_to_what_is_not_read_is_no_obstacle(fetched: str, pointer: str, tmp_path: Path) -> None:
+    (tmp_path / fetched).write_bytes(b"\0" * 4096)
+    (tmp_path / pointer).write_text(_LFS, encoding="utf-8")
+    refuse_pointers(tmp_path, "model")
+    (tmp_path / fetched).write_text(_LFS, encoding="utf-8")
+    with pytest.raises(SourceError, match=fetched):
+        refuse_pointers(tmp_path, "model")
+
+
+def test_weights_of_an_adapter_stand_for_none_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\0" * 4096)
+    (tmp_path / "pytorch_model.bin").write_text(_LFS, encoding="utf-8")
+    with pytest.raises(SourceError, match="pytorch_model"):
+        refuse_pointers(tmp_path, "model")
 
 
 @pytest.mark.parametrize(

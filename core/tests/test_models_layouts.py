@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from optimum_core.models.inputs.facts import Facts
+from optimum_core.models.inputs.layouts import alternatives
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
 
@@ -34,6 +37,13 @@ def test_frames_of_any_number_have_their_mask() -> None:
     signature = describe(Wav2Vec2BertModel(config).eval(), name="w2v-bert")
     mask = next(spec for spec in signature.inputs if spec.name == "attention_mask")
     assert (mask.shape, mask.default) == (("batch", "frames"), "ones")
+
+
+def test_the_mask_of_a_waveform_is_over_its_samples() -> None:
+    parameters = "input_features", "attention_mask"
+    facts = Facts(class_name="Sound", config=SimpleNamespace(), parameters=parameters, main_input="input_features")
+    layout = next(alternatives(facts))
+    assert {item.name: item.axes for item in layout.inputs} == dict.fromkeys(parameters, ("batch", "samples"))
 
 
 def test_frames_of_a_fixed_number_have_no_mask_of_others() -> None:

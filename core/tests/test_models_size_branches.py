@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from optimum_core.models.signatures import size_records
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.verify.reference import planned_cases
 
@@ -57,7 +60,14 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("a share", lambda x: x.shape[1] * 0.25 >= 15.1, LENGTH, {60}),
     ("a fraction", lambda x: x.shape[1] > 40.5, LENGTH, {40}),
     ("a square", lambda x: x.shape[1] ** 2 > 1500, LENGTH, {38}),
+    ("a greater square", lambda x: x.shape[1] ** 2 > 2e5, LENGTH, {447}),
+    ("a square of several", lambda x: 8 * x.shape[1] * x.shape[1] > 100_000, LENGTH, {111}),
     ("a product with itself", lambda x: x.shape[1] * x.shape[1] > 1500, LENGTH, {38}),
+    ("large numbers", lambda x: x.shape[1] * 1e12 > 4.05e13, LENGTH, {40}),
+    ("a cube", lambda x: x.shape[1] ** 3 > 1e5, LENGTH, {46}),
+    ("a number beyond all floats", lambda x: x.shape[1] > 40 and x.shape[1] ** 400 > 1.0, LENGTH, {40}),
+    ("a copy of a shape", lambda x: copy.deepcopy({"shape": x.shape})["shape"][1] > 40, LENGTH, {40}),
+    ("a shape that is pickled", lambda x: pickle.dumps(x.shape) and x.shape[1] > 40, LENGTH, {40}),
     ("a root", lambda x: x.shape[1] ** 0.5 > 6.1, LENGTH, {37}),
     ("a plain integer", lambda x: int(x.shape[1]) > 40, LENGTH, {40}),
     ("quotient and remainder", lambda x: divmod(x.shape[1], 4)[0] > 15, LENGTH, {63}),
@@ -86,6 +96,22 @@ def test_both_sides_of_a_comparison_are_compared(
     tried = {signature.layout.lengths[axis], *signature.further[axis]}
     assert turns <= set(signature.switches[axis])
     assert {length for turn in turns for length in (turn, turn + 1)} <= tried
+
+
+def test_a_run_at_much_greater_lengths_ends_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size_records, "_PATIENCE", 0.0)
+    lengths: list[int] = []
+
+    def condition(x: torch.Tensor) -> bool:
+        longer = x.shape[1] > 1000
+        x.sum()
+        lengths.append(x.size(1))
+        return longer
+
+    signature = _described(lambda x: False)
+    runs = size_records.cached_runs(Scaled(condition), signature.layout, signature.given)
+    assert runs({LENGTH: 100}) and not runs({LENGTH: 1001})
+    assert set(lengths) == {100}
 
 
 def test_a_model_that_compares_nothing_is_tried_as_before() -> None:

@@ -131,12 +131,18 @@ def test_a_path_to_nothing_is_never_asked_of_the_hub(path: str, monkeypatch: pyt
         ("https://huggingface.co/owner/name/tree/main", "give the hub id: 'owner/name'"),
         ("http://hf.co/name/", "give the hub id: 'name'"),
         ("s3://bucket/name", "download it, and give the directory"),
+        ("file:///models/my%20model", "give the path: '/models/my model'"),
     ],
 )
 def test_an_address_is_no_path(address: str, remedy: str) -> None:
     with pytest.raises(SourceError, match="it is an address") as caught:
         open_source(address)
     assert caught.value.remedy == remedy
+
+
+def test_a_drive_of_windows_begins_no_address() -> None:
+    with pytest.raises(SourceError, match="no such directory"):
+        open_source("C://models/name/of/none")
 
 
 def test_a_file_is_no_directory(saved: Path) -> None:

@@ -21,6 +21,7 @@ from optimum_core.measure.cpu_load import Load, other_load
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.history import Decided
 from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Artifact, Measurement, PrecisionHint, Step
@@ -141,7 +142,7 @@ def test_one_that_took_one_side_of_a_branch_is_tried_first_where_it_won_before(s
     acme = _baking("first")
     acme.routes.pop("second")
     before = _over(search, acme).run("acme").winner.spec.id
-    assert _over(search, acme).run("acme", decided=before).winner.spec.id == before
+    assert _over(search, acme).run("acme", decided=Decided(spec=before)).winner.spec.id == before
 
 
 def test_one_that_took_one_side_of_a_branch_closes_none_that_is_preferred_to_it(search: Make) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,34 @@ def test_a_search_goes_on_once_those_that_its_turn_was_lent_to_are_done() -> Non
     assert order == ["the other one", "this one"]
 
 
+def test_a_search_goes_on_before_others_that_wait() -> None:
+    order: list[str] = []
+    borrowed, waits, may_end = threading.Event(), threading.Event(), threading.Event()
+
+    def borrower() -> None:
+        with one_at_a_time():
+            borrowed.set()
+            assert may_end.wait(PATIENCE)
+
+    def third() -> None:
+        with one_at_a_time(waits.set):
+            order.append("the third")
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(turns, "PATIENCE", 0.0)
+        with one_at_a_time():
+            with turn_lent():
+                first = pool.submit(borrower)
+                assert borrowed.wait(PATIENCE)
+                last = pool.submit(third)
+                assert waits.wait(PATIENCE)
+                threading.Timer(0.2, may_end.set).start()
+            order.append("this one")
+        first.result(PATIENCE)
+        last.result(PATIENCE)
+    assert order == ["this one", "the third"]
+
+
 def test_a_search_within_lent_time_is_not_disturbed() -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, one_at_a_time(), turn_lent():
         patch.setattr(turns, "PATIENCE", 0.0)
@@ -142,4 +172,32 @@ def test_a_process_forked_beside_a_search_does_not_wait_for_it() -> None:
     _, status = os.waitpid(child, 0)
     may_end.set()
     thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_within_lent_time_leaves_its_search() -> None:
+    """The search that the turn was lent to does not end there, nor does its own for other threads."""
+    borrowed, may_end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with one_at_a_time():
+            borrowed.set()
+            may_end.wait(PATIENCE)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, one_at_a_time(), ExitStack() as block:
+        patch.setattr(turns, "PATIENCE", 0.0)
+        block.enter_context(turn_lent())
+        pool.submit(other)
+        assert borrowed.wait(PATIENCE)
+        if (child := os.fork()) == 0:
+            signal.alarm(10)  # ends it, should it wait
+            thread = threading.Thread(target=_entered)
+            thread.start()
+            thread.join()
+            block.close()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        may_end.set()
     assert os.waitstatus_to_exitcode(status) == 0

@@ -31,7 +31,7 @@ _APART = 100.0
 #: Least scale of such a part, as a share of the next greater scale: smaller errors come from the rounding of that.
 _FLOOR = 1e-3
 #: Errors of which rounding alone is the cause, in two runs of one model that compute the same in another way: among
-#: values of similar magnitude, and in rows and channels apart.
+#: values of similar magnitude, and in parts, rows and channels beside greater ones that are rounded too.
 _ROUNDING, _ROUNDING_APART = 1e-5, 1e-3
 
 
@@ -54,8 +54,8 @@ def relative_error(want: Floats, have: Floats) -> float:
 def is_rounding(want: Floats, have: Floats) -> bool:
     """Whether two outputs of one model for the same inputs are equal but for rounding.
 
-    Values are measured beside others of a similar magnitude. Rows and channels are measured apart as well, where the
-    rounding of much larger ones may count for more.
+    Values are measured beside others of a similar magnitude. Where much greater ones differ too, the rounding of these
+    may count for more: a value near zero is often the sum of such.
 
     Args:
         want, have: arrays of one shape; NaN and infinity must be in the same places.
@@ -65,8 +65,8 @@ def is_rounding(want: Floats, have: Floats) -> bool:
     want, have = map(np.atleast_1d, pair)
     if np.array_equal(want, have):
         return True
-    by_value = _error_by_value(np.abs(want), np.abs(have - want))
-    return by_value <= _ROUNDING and relative_error(want, have) <= _ROUNDING_APART
+    is_near = _is_rounding_by_value(np.abs(want), np.abs(have - want))
+    return is_near and relative_error(want, have) <= _ROUNDING_APART
 
 
 def finite_pair(want: Floats, have: Floats) -> tuple[Floats, Floats] | None:
@@ -126,6 +126,16 @@ def tie_scales(want: Floats, best: Floats) -> Floats:
 def _error_by_value(size: Floats, error: Floats) -> float:
     """Return the largest error over the greatest magnitude among values of its part."""
     return max(float(error[part].max()) / scale for part, scale in _parts(size))
+
+
+def _is_rounding_by_value(size: Floats, error: Floats) -> bool:
+    above = 0.0  # of the parts of greater values: the error that their rounding explains
+    for part, scale in reversed(list(_parts(size))):
+        found = float(error[part].max())
+        if found > max(_ROUNDING * scale, min(_ROUNDING_APART * scale, above)):
+            return False
+        above = max(above, _ROUNDING * scale) if found else above
+    return True
 
 
 def _cosine(want: Floats, have: Floats) -> float:

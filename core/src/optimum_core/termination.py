@@ -1,7 +1,7 @@
-"""Handling of SIGTERM, as sent by batch systems and containers, and of SIGHUP, as sent by a terminal that closes: unwind
-the stack, so that no directory stays behind.
+"""Handling of SIGTERM, as sent by batch systems and containers, and of SIGHUP, as sent by a terminal that closes.
 
-By default Python ends the process at once, and `with TemporaryDirectory()` then removes nothing.
+The stack is unwound, so that no directory stays behind: by default Python ends the process at once, and
+`with TemporaryDirectory()` then removes nothing.
 """
 
 from __future__ import annotations

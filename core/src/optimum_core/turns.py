@@ -8,6 +8,7 @@ While a search waits for code of the user's, which may itself wait for a search 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -37,6 +38,14 @@ class _Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._running: list[_Search] = []
+
+    def begin_anew(self) -> None:
+        """Forget searches of other threads: in a process that was forked beside them, they never end. Those of this
+        thread may not end either, and wait for none."""
+        self._changed = threading.Condition()
+        self._running = [search for search in self._running if search.thread == threading.get_ident()]
+        for search in self._running:
+            search.lent_since = -math.inf
 
     @contextmanager
     def taken(self, on_wait: Callable[[], None]) -> Iterator[bool]:
@@ -82,21 +91,14 @@ class _Turns:
         finally:
             if may_lend:
                 with self._changed:
+                    search.lent_since = None  # it goes on after the search that it lent its turn to, before all others
                     self._changed.wait_for(lambda: self._running[-1] is search)
-                    search.lent_since = None
 
 
 _turns = _Turns()
 
-
-def _begin_anew() -> None:
-    """Forget searches of other threads: in a process that was forked beside them, they never end."""
-    global _turns
-    _turns = _Turns()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_turns.begin_anew)
 
 
 @contextmanager

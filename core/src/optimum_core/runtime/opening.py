@@ -18,7 +18,7 @@ from optimum_core.runtime.absent_device import ForeignSession, limits_of
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest
-from optimum_core.types.support import device_type
+from optimum_core.types.support import Offer, device_type
 
 
 def named_after(original: str) -> type[AcceleratedModel]:
@@ -141,7 +141,14 @@ def _places(manifest: Manifest, plugins: PluginManager, target: str | None) -> l
         for offer in support.offers
         if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
     ]
-    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != device_type(manifest.device)))
+
+    def rank(reader: tuple[str, Offer]) -> tuple[bool, bool, bool]:
+        """Put what it was tuned for first, and what stands in for it and only builds for other machines last."""
+        name, offer = reader
+        stands_in = name != manifest.backend
+        return stands_in, stands_in and offer.proof != "device", offer.device != device_type(manifest.device)
+
+    readers.sort(key=rank)
     found = []
     for name, offer in readers:
         same_place = (name, offer.device) == (manifest.backend, device_type(manifest.device))

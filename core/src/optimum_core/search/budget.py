@@ -33,13 +33,12 @@ def usual_seconds(worth: float) -> float:
 
 
 def is_longer(stated: float | None, ended_at: float | None) -> bool:
-    """Whether a search with this budget, if any is stated, has more time than one whose budget left candidates
-    untried.
+    """Whether a search with this budget, if any is stated, has the time for what an earlier one left untried.
 
     Args:
-        ended_at: seconds of the earlier budget; None: it left none.
+        ended_at: `Report.ended_at` of that.
     """
-    return ended_at is not None and (_LEAST if stated is None else stated) > ended_at
+    return ended_at is not None and (usual_seconds(0.0) if stated is None else stated) > ended_at
 
 
 @contextmanager
@@ -124,7 +123,11 @@ class Budget:
 
     def allows(self, spec: CandidateSpec) -> bool:
         """Whether the time left covers the expected cost of a spec."""
-        return self.left > max(self.expected(spec), spec.cost)
+        return self.seconds > self.needed(spec)
+
+    def needed(self, spec: CandidateSpec) -> float:
+        """Return the seconds that a budget must exceed to cover a spec now."""
+        return self.spent + max(self.expected(spec), spec.cost)
 
     def allows_in_least(self, spec: CandidateSpec) -> bool:
         """Whether the least time to build covers the expected cost of a spec, whatever budget there is."""

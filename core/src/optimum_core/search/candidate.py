@@ -23,6 +23,7 @@ class Candidate:
         relative_time: its time as a multiple of that of the first correct candidate, from short runs side by side.
         behind: its time, or the quantity that decides (`unit`), as a multiple of the chosen candidate's; `raced` tells
             whether that was measured to the end.
+        far_behind: it was skipped as too slow to win, before it was compared.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         for_comparison: it may not win, whatever its time.
         problem: the reason why it is wrong, failed or was skipped; for the chosen candidate, why it was chosen.
@@ -47,6 +48,7 @@ class Candidate:
     raced: bool = True
     slower_at: tuple[str, ...] = ()
     for_comparison: bool = False
+    far_behind: bool = False
     problem: str = ""
     error: OptimumError | None = None
     outcome: Outcome = "failed"
@@ -91,11 +93,16 @@ class Candidate:
             self.session.close()
             self.session = None
 
-    def give_up(self, why: str) -> None:
+    @property
+    def was_judged(self) -> bool:
+        """Whether its trial came to an end, right or wrong, or it was found to be too slow to win."""
+        return self.outcome != "skipped" or self.far_behind
+
+    def give_up(self, why: str, *, far_behind: bool = False) -> None:
         """Skip the rest of its trial."""
         self.close()
         self.run = None
-        self.outcome, self.problem = "skipped", why
+        self.outcome, self.problem, self.far_behind = "skipped", why, far_behind
 
     def result(self, *, brief: bool = True) -> CandidateResult:
         """Return its entry of the report; `brief` keeps only the worst comparison, enough for one not chosen."""

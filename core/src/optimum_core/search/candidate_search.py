@@ -23,6 +23,7 @@ from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
+from optimum_core.search.history import Decided
 from optimum_core.search.notes import ended_without, fixed_to_one_side, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
@@ -64,7 +65,7 @@ class _Search:
         self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
-        self._left_out = False
+        self._ended_at: float | None = None
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -82,8 +83,7 @@ class _Search:
         self._restrict()
         self._prefer_sure()
         if not any(item.is_true and self.race.may_win(item) for item in self.tried):
-            able = [item for item in self.tried if self.race.may_win(item)]
-            raise nothing_right(self.context, self.tried, able)
+            raise nothing_right(self.context, self.tried, [item for item in self.tried if self.race.may_win(item)])
         return self._decided()
 
     # Order and selection of specs.
@@ -91,7 +91,8 @@ class _Search:
     def _worth_trying(self) -> Iterator[CandidateSpec]:
         """Yield all specs, unless the earlier winner for a model of this shape is still correct: then only that one and
         the baseline are tried, here."""
-        known = [spec for spec in self.context.specs if spec.id == self.context.decided]
+        decided = self.context.decided or Decided(spec="")
+        known = [spec for spec in self.context.specs if spec.id == decided.spec]
         if not known:
             yield from self._judging_exports_once(self.context.specs)
             return
@@ -102,6 +103,7 @@ class _Search:
         if not next(item for item in self.tried if item.spec == known[0]).is_true:
             yield from self._judging_exports_once(rest)
             return
+        self._ended_at = decided.ended_at
         for spec in rest:
             self._skip(spec, "another won for a model of the same shape on this machine before")
 
@@ -113,7 +115,7 @@ class _Search:
             spec = waiting.pop(0)
             yield spec
             if self._is_wrong(spec) and self._wrong_export(spec) is None:
-                alike = [other for other in waiting if _same_export(other, spec)]
+                alike = [other for other in waiting if other.opens_same_files(spec)]
                 plainest = max(alike, key=lambda other: other.way.levels.index(other.level), default=None)
                 if plainest is not None:
                     waiting.remove(plainest)
@@ -134,7 +136,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._needed(spec):
-            self._left_out = True
+            self._left_out(self.context.budget.needed(spec))
             return why
         if not (spec.is_baseline or self.context.budget.allows_in_least(spec)) and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -147,7 +149,7 @@ class _Search:
         No optimization is to blame if the trace fixed a branch on values, if it is right where it was traced and wrong
         at other lengths, or if it is wrong at two levels.
         """
-        wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
+        wrong = [item for item in self.tried if item.outcome == "wrong" and item.spec.opens_same_files(spec)]
         if len(wrong) > 1:
             return wrong[0]
         return next((item for item in wrong if not item.is_sure or self._fails_elsewhere(item)), None)
@@ -176,9 +178,9 @@ class _Search:
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
     def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over and there is a result, or something was built and compared; if only one of
-        these is so, the time must have been enough for the other."""
-        done = [item for item in self.tried if item is not running and item.outcome != "skipped"]
+        """Whether a stated budget is over and there is a result, or something was built and compared, or far behind; if
+        only one of these is so, the time must have been enough for the other."""
+        done = [item for item in self.tried if item is not running and item.was_judged]
         has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
         has_built = any(not item.spec.way.is_eager for item in done)
         budget = self.context.budget
@@ -186,8 +188,7 @@ class _Search:
 
     def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
-        others = [item for item in self.tried if item.session is not None and item is not running]
-        open_ones = [item for item in others if self.race.may_win(item)]
+        open_ones = [item for item in self.tried if item is not running and item.session and self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
@@ -198,7 +199,11 @@ class _Search:
 
     def _something_built_is_true(self) -> bool:
         built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
-        return not built or any(item.is_true for item in built)
+        return not built or any(item.is_true or item.far_behind for item in built)
+
+    def _left_out(self, seconds: float) -> None:
+        """Note that a candidate was not tried for which a budget has to be longer than this."""
+        self._ended_at = min(seconds, self._ended_at or seconds)
 
     def _skip(self, spec: CandidateSpec, why: str) -> None:
         self.tried.append(Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why))
@@ -226,20 +231,17 @@ class _Search:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
-        self._left_out = True
+        self._left_out(self.context.budget.spent)
         candidate.give_up("the budget ended while it was tried")
         return True
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
-        eager = next(
-            (item for item in self.tried if item.spec.is_baseline and item.session and item.measurements), None
-        )
-        if eager is None or candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
+        if candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
             return False  # an export that is not sure may end the process that calls it: a child does so first
-        if why := self.race.far_behind(candidate, eager):
-            candidate.give_up(why)
-        return bool(why)
+        if why := self.race.far_behind(candidate, self.tried):
+            candidate.give_up(why, far_behind=True)
+        return candidate.far_behind
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
@@ -285,7 +287,7 @@ class _Search:
     def _other_levels(self, spec: CandidateSpec) -> Iterator[CandidateSpec]:
         """Yield specs of the same export that were skipped because it was wrong."""
         for item in self.tried:
-            if item.outcome == "skipped" and _same_export(item.spec, spec) and self._wrong_export(item.spec):
+            if item.outcome == "skipped" and item.spec.opens_same_files(spec) and self._wrong_export(item.spec):
                 yield item.spec
 
     def _known(self) -> set[Any]:
@@ -350,8 +352,7 @@ class _Search:
         if self.context.verify and not winner.spec.is_baseline:
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
         precision = hint(self.context, winner, compared)
-        order = {"chosen": 0, "slower": 1}
-        self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
+        self.tried.sort(key=lambda item: ({"chosen": 0, "slower": 1}.get(item.outcome, 2), score(item.measurements)))
         passing = [item for item in self.tried if item.failed_transiently]
         unfinished = self._unfinished()
         report = Report(
@@ -372,23 +373,17 @@ class _Search:
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing and not unfinished,
-            ended_at=self.context.budget.seconds if self._left_out else None,
+            ended_at=self._ended_at,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
 
     def _unfinished(self) -> str | None:
         """Return that a stated budget ended before anything was built that agrees, or None."""
-        built = [item for item in self.tried if not item.spec.way.is_eager and item.outcome != "skipped"]
-        if any(item.is_true for item in built) or not self._owes_nothing():
+        built = [item for item in self.tried if item.was_judged and not item.spec.way.is_eager]
+        if any(item.is_true or item.far_behind for item in built) or not self._owes_nothing():
             return None
         return ended_without(self.context.budget.seconds, has_built=bool(built))
-
-
-def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
-    """Whether two specs open the same files, apart from the level of optimization."""
-    alike = one.export_key == other.export_key and not one.way.is_eager
-    return alike and one.way.transforms == other.way.transforms and one.way.backend == other.way.backend
 
 
 def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:

@@ -14,6 +14,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.history import Decided
 from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner
@@ -33,8 +34,7 @@ class SearchContext:
         objective: "latency" and "throughput" choose the least time, "size" the smallest files, "energy" the fewest
             joules.
         budget: once it is spent and a correct candidate exists, nothing further is built.
-        decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
-            tried.
+        decided: what won for a model of the same shape before; if still correct, no other is tried.
         held_to: the precision whose tolerance applies, if the model itself is quantized, a graph in 16 bits, or a
             model in 64.
         references: eager's answers, which several searches share.
@@ -53,7 +53,7 @@ class SearchContext:
     other_precisions: tuple[CandidateSpec, ...] = ()
     verify: bool = True
     objective: str = "latency"
-    decided: str | None = None
+    decided: Decided | None = None
     held_to: str | None = None
     usable_cores: int = 1
     effort: Effort = field(default_factory=Effort)

@@ -25,6 +25,19 @@ class _Winners:
     ended_at: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """The decision of an earlier search for a model of the same shape.
+
+    Attributes:
+        spec: the `CandidateSpec.id` of the winner.
+        ended_at: `Report.ended_at` of that search.
+    """
+
+    spec: str
+    ended_at: float | None = None
+
+
 def shape_of(module: Any) -> dict[str, Any]:
     """Return what two models must share to be equally fast: class, configuration but its names, and tensors' shapes."""
     config = getattr(module, "config", None)
@@ -46,7 +59,7 @@ def why_again(report: Report | None, budget: float | None) -> str:
     if report is not None and not report.settled:
         return "it was decided on a busy or full machine: it is done again"
     if report is not None and is_longer(budget, report.ended_at):
-        return f"a budget of {report.ended_at:g} s left candidates untried: it is done again, with more time"
+        return "a search with less time left candidates untried: it is done again"
     return ""
 
 
@@ -63,15 +76,17 @@ class History:
     machine: Mapping[str, Any]
     question: Mapping[str, Any]
 
-    def decided(self, budget: float | None = None) -> str | None:
-        """Return the `CandidateSpec.id` that won for a model of this shape and this request, or None: there is none, or
-        that search left candidates untried for which this one has the time.
+    def decided(self, budget: float | None = None) -> Decided | None:
+        """Return the decision for a model of this shape and this request, or None: there is none, or that search left
+        candidates untried for which this one has the time.
 
         Args:
             budget: seconds, where they were stated.
         """
         kept = self.cache.read_record("decision", self._decision_key(), _Winners)
-        return kept.ids[0] if kept and kept.ids and not is_longer(budget, kept.ended_at) else None
+        if not (kept and kept.ids) or is_longer(budget, kept.ended_at):
+            return None
+        return Decided(spec=kept.ids[0], ended_at=kept.ended_at)
 
     def won_before(self) -> tuple[str, ...]:
         """Return the `CandidateSpec.id` of specs that won on this machine for any model, the latest first."""

@@ -74,13 +74,14 @@ class Race:
             candidate.relative_time = best.relative_time * self._ratio(candidate, best)
             best.measurements = known
 
-    def far_behind(self, candidate: Candidate, eager: Candidate) -> str:
+    def far_behind(self, candidate: Candidate, tried: Sequence[Candidate]) -> str:
         """Return by how much a candidate is too slow to win, at the first shape; empty: it may not be.
 
         It may still be right: a comparison by a slow engine would take the time of all other candidates, and where the
         eager model may win, one that takes longer at any shape cannot. Where it does not run, its comparison says more.
         """
-        if self.context.objective == "size" or not self.may_win(eager):
+        eager = next((item for item in tried if item.spec.is_baseline and item.session and item.measurements), None)
+        if eager is None or self.context.objective == "size" or not self.may_win(eager):
             return ""
         known, effort = eager.measurements, self.context.budget.limited(GLANCE)
         with suppress(OptimumError):
@@ -204,7 +205,7 @@ class Race:
         """Record why the winner won, and how far behind it the other correct candidates are."""
         rivals = [item for item in tried if item.is_true and self.may_win(item)]
         best, unit = _WORDS.get(self.context.objective, ("fastest", "time"))
-        if winner.spec.id == self.context.decided:
+        if self.context.decided is not None and winner.spec.id == self.context.decided.spec:
             winner.problem = "it won for a model of the same shape on this machine before"
         else:
             winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"

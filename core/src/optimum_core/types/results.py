@@ -252,7 +252,7 @@ class Report:
         precision_hint: speed and error of another precision, if one is offered that was not asked for.
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
-        ended_at: seconds of the budget, where it left candidates untried; None: it did not.
+        ended_at: seconds that a budget must exceed to try more candidates than this search did; None: it left none.
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
         minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
     """

@@ -195,7 +195,9 @@ def _mask(facts: Facts) -> list[InputLayout]:
     if facts.main_input == "input_values":
         return [InputLayout(name="attention_mask", kind="mask", axes=("batch", "samples"), dtype="int64")]
     if facts.main_input == "input_features" and "input_ids" not in facts.parameters:
-        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", "frames"), dtype="int64")]
+        axes = (axis for item in _sound("input_features", facts) for axis in item.axes[1:])
+        along = next(axis for axis in axes if isinstance(axis, str))
+        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", along), dtype="int64")]
     of_words = "input_ids" in facts.parameters or facts.main_input in ("inputs", "states")
     return _text("attention_mask", "mask", facts) if of_words else []
 

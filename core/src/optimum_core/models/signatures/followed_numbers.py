@@ -8,8 +8,8 @@ from typing import Any, Protocol, Self
 
 #: Units of one for comparisons between numbers of which one is no integer: they are reported as integers.
 _UNITS = 2**20
-#: Greatest magnitude that is reported.
-_GREATEST = 2**60
+#: Greatest magnitude that is reported: lines through such numbers are floats.
+_GREATEST = 2**900
 
 _COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__")
 _BINARY = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "pow")
@@ -32,9 +32,9 @@ def _compare(name: str, kind: type[Any]) -> Callable[[Any, Any], Any]:
 
     def compare(self: Any, other: Any) -> Any:
         if kind is int and isinstance(other, int):
-            self.listener.compared(name, _limited(_whole(self)), _limited(_whole(other)))
+            self.listener.compared(name, _told(self), _told(other))
         elif isinstance(other, int | float) and not (kind is int and isinstance(other, Real)):
-            left, right = (_float(number) * _UNITS for number in (self, other))
+            left, right = map(_in_units, (self, other))
             if math.isfinite(left) and math.isfinite(right):
                 self.listener.compared(name, _limited(math.floor(left)), _limited(math.floor(right)))
         return plain(self, other)
@@ -71,55 +71,68 @@ class _Followed:
         found.listener = listener
         return found
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
 
 class Size(_Followed, int):
-    """An integer, calculated from a tensor's sizes."""
+    """An integer, calculated from a tensor's sizes. A pickle of it holds the plain number."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (_whole(self),)
 
     def __bool__(self) -> bool:
-        self.listener.compared("__ne__", _whole(self), 0)
+        self.listener.compared("__ne__", _told(self), 0)
         return _whole(self) != 0
 
     def __hash__(self) -> int:
-        self.listener.looked_up("__eq__", _whole(self))
+        self.listener.looked_up("__eq__", _told(self))
         return int.__hash__(self)
 
     def __int__(self) -> int:
-        self.listener.looked_up("__gt__", _whole(self))
+        self.listener.looked_up("__gt__", _told(self))
         return _whole(self)
 
     def __float__(self) -> float:
-        self.listener.looked_up("__gt__", _whole(self))
+        self.listener.looked_up("__gt__", _told(self))
         return _float(self)
 
     def __mod__(self, other: Any) -> Any:
         if isinstance(other, int):
-            self.listener.compared("__mod__", _whole(self), _whole(other))
+            self.listener.compared("__mod__", _told(self), _told(other))
         return int.__mod__(self, other)
 
     def __and__(self, mask: Any) -> Any:
         if isinstance(mask, int) and not _whole(mask) & (_whole(mask) + 1):  # of the lowest bits: a remainder
-            self.listener.compared("__mod__", _whole(self), _whole(mask) + 1)
+            self.listener.compared("__mod__", _told(self), _told(mask) + 1)
         return int.__and__(self, mask)
 
     def __divmod__(self, other: Any) -> Any:
         if isinstance(other, int):
-            self.listener.compared("__mod__", _whole(self), _whole(other))
+            self.listener.compared("__mod__", _told(self), _told(other))
         found = int.__divmod__(self, other)
         return found if found is NotImplemented else (followed(found[0], self.listener), found[1])
 
 
 class Real(_Followed, float):
-    """A float, calculated from a tensor's sizes."""
+    """A float, calculated from a tensor's sizes. A pickle of it holds the plain number."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return float, (_float(self),)
 
     __hash__ = float.__hash__
 
     def __bool__(self) -> bool:
-        self.listener.compared("__ne__", math.floor(_float(self) * _UNITS), 0)
+        if math.isfinite(units := _in_units(self)):
+            self.listener.compared("__ne__", _limited(math.floor(units)), 0)
         return _float(self) != 0
 
     def __int__(self) -> int:
         whole = math.trunc(_float(self))
-        self.listener.looked_up("__gt__", whole)
+        self.listener.looked_up("__gt__", _limited(whole))
         return whole
 
 
@@ -134,8 +147,19 @@ def _whole(number: int) -> int:
     return int.__int__(number)
 
 
+def _told(number: int) -> int:
+    return _limited(_whole(number))
+
+
 def _float(number: float) -> float:
     return int.__float__(number) if isinstance(number, int) else float.__float__(number)
+
+
+def _in_units(number: float) -> float:
+    try:
+        return _float(number) * _UNITS
+    except OverflowError:  # Python compares an integer beyond all floats with one
+        return math.inf
 
 
 def _limited(number: int) -> int:

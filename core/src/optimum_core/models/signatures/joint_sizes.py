@@ -111,4 +111,4 @@ class _Pair:
         (here, there), (a, b), (x, y) = self._here, self._others, self._grid
         x, y = (x - here) / (a - here), (y - there) / (b - there)
         flat = base + (moved - base) * x + (other - base) * y + (both - moved - other + base) * x * y
-        return np.rint(flat).astype(np.int64)
+        return np.rint(flat)

@@ -18,6 +18,8 @@ from optimum_core.models.signatures.switches import LONGEST
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
 MOST = 3
+#: Powers of a length that sizes follow: areas and volumes.
+_POWERS = (2, 3)
 #: Most times that the length at which a comparison turns is corrected.
 _CORRECTIONS = 8
 
@@ -67,13 +69,20 @@ def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[t
 
 
 def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> np.ndarray[Any, Any]:
-    """Return all such lengths of one comparison, whose sides are `one` at the length `here`, `other` at `there`, and on
-    a line between and beyond."""
+    """Return all such lengths of one comparison, whose sides are `one` at the length `here`, and `other` at `there`."""
     lengths = np.arange(1, LONGEST + 1)
-    sides = [np.rint(a + (b - a) / (there - here) * (lengths - here)) for a, b in zip(one, other, strict=True)]
-    results = results_of(site[2], *(side.astype(np.int64) for side in sides))
+    results = results_of(site[2], *(_at(lengths, *pair, here, there) for pair in zip(one, other, strict=True)))
     turns: np.ndarray[Any, Any] = lengths[:-1][results[1:] != results[:-1]]
     return turns
+
+
+def _at(lengths: np.ndarray[Any, Any], a: int, b: int, here: int, there: int) -> np.ndarray[Any, Any]:
+    """Return a size at these lengths that is `a` at the length `here` and `b` at `there`: a multiple of a power of the
+    length, if both are, or else on a line."""
+    for power in _POWERS if a != b else ():
+        if b * here**power == a * there**power:
+            return np.rint(a * (lengths / here) ** power)
+    return np.rint(a + (b - a) / (there - here) * (lengths - here))
 
 
 def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int) -> int:
@@ -108,7 +117,7 @@ def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int)
 
 
 def _result(site: Site, sides: Sides) -> bool:
-    left, right = (np.asarray([side]) for side in sides)
+    left, right = (np.asarray([side], dtype=np.float64) for side in sides)
     return bool(results_of(site[2], left, right)[0])
 
 

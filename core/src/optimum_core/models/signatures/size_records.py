@@ -13,6 +13,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.models.signatures.axes import PICTURE
+from optimum_core.models.signatures.axes import LONG, PICTURE
 from optimum_core.models.signatures.followed_numbers import Size
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,15 @@ Compared = dict[Site, Sides]
 _SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.stride)
 #: Most numbers in one container that a size is compared with; a vocabulary has more, and maps no lengths.
 _MOST_KEYS = 256
+#: Seconds after which a run at much greater lengths than the traced ones is stopped: cases that take longer are not
+#: compared, and most comparisons of lengths come before the first layer computes.
+_PATIENCE = 1.0
 #: Numbers below this stand in any code.
 _COMMON = 3
+
+
+class _EnoughError(Exception):
+    """A run was stopped after `_PATIENCE` seconds."""
 
 
 class Shape(tuple[int, ...]):
@@ -55,15 +63,23 @@ class Shape(tuple[int, ...]):
 
 
 class _Recorder(TorchFunctionMode):
-    """While it is active, sizes of tensors record the comparisons that Python code makes with them."""
+    """While it is active, sizes of tensors record the comparisons that Python code makes with them.
 
-    def __init__(self) -> None:
+    Args:
+        patience: seconds after which the next call of a function of torch is refused.
+    """
+
+    def __init__(self, patience: float = math.inf) -> None:
         super().__init__()
+        self._patience, self._start, self._busy = patience, time.perf_counter(), time.process_time()
         self.compared: Compared = {}
         self._seen: Counter[tuple[str, int, str]] = Counter()
         self._listener = _Listener(self._record)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # A machine that was held up says nothing: so the lesser of wall-clock and CPU time.
+        if min(time.perf_counter() - self._start, time.process_time() - self._busy) > self._patience:
+            raise _EnoughError
         found = func(*args, **(kwargs or {}))
         if type(found) is torch.Size:
             return Shape(Size(size, self._listener) for size in found)
@@ -148,12 +164,14 @@ def _lengths_recorded() -> Iterator[None]:
 
 
 def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Compared:
-    """Return the comparisons of one run; those until it failed if the eager model refuses the lengths.
+    """Return the comparisons of one run; those until it failed if the eager model refuses the lengths, or until it was
+    stopped because it takes long.
 
     Where heights or widths vary, remainders are left out: sizes that no patch and no window divides are compared with
     eager in any case.
     """
-    recorder = _Recorder()
+    is_long = any(length > max(LONG, 4 * layout.lengths[axis]) for axis, length in lengths.items())
+    recorder = _Recorder(_PATIENCE if is_long else math.inf)
     try:
         inputs = draw(layout, Case(name="sizes", lengths=lengths, padding="none"), arrays)
         with _lengths_recorded(), recorder:

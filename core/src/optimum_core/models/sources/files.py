@@ -4,19 +4,26 @@ what each is and what to pass instead. Nothing large is read."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from optimum_core.artifact.pointers import is_pointer
 from optimum_core.errors import SourceError
 
+#: The beginning of an address; one letter before the colon is a drive of Windows.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 #: Patterns of files that may hold weights for transformers.
 WEIGHTS = ("*.safetensors", "*.bin")
 _INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
 _READ = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.py")
 #: Files of a training run, which hold no weights of a model.
-_NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.bin", "adapter_model.safetensors")
+_TRAINING = ("training_args.bin", "optimizer.bin", "scheduler.bin")
+#: Beginning of the names of an adapter's files.
+_OF_ADAPTER = "adapter_"
+_NO_WEIGHTS = (*_TRAINING, "adapter_model.bin", "adapter_model.safetensors")
 
 #: Quantized checkpoints that transformers widens to floats while it reads them, where there is no GPU.
 _WIDENED = frozenset({"fp8", "mxfp4"})
@@ -82,7 +89,7 @@ def local_path(model: str) -> Path:
         SourceError: it is blank or an address, the system takes no such path, or it is a link to nothing.
     """
     who = f"model {model!r}"
-    if "://" in model:
+    if _ADDRESS.match(model):
         raise SourceError(who, "it is an address, and no directory or hub id", _of_address(model))
     if not model.strip() or "\0" in model:
         why = "it holds a NUL character" if model.strip() else "the name is empty"
@@ -101,8 +108,11 @@ def local_path(model: str) -> Path:
 
 
 def _of_address(address: str) -> str:
-    """Return what to pass in place of a web address: the hub id, where it is that of a model's page."""
-    parts = [part for part in address.partition("://")[2].split("/") if part]
+    """Return what to pass in place of an address: the hub id, if it is that of a model's page; the path of a file."""
+    scheme, _, rest = address.partition("://")
+    if scheme.lower() == "file":
+        return f"give the path: {unquote(rest.removeprefix('localhost'))!r}"
+    parts = [part for part in rest.split("/") if part]
     if len(parts) >= 2 and parts[0].removeprefix("www.") in ("huggingface.co", "hf.co"):
         return f"give the hub id: {'/'.join(parts[1:3])!r}"
     return "download it, and give the directory"
@@ -162,9 +172,15 @@ def first_weights(directory: Path) -> Path | None:
 
 
 def refuse_pointers(directory: Path, who: str) -> None:
-    """Raise `SourceError` where files that would be read from a directory are pointers of git-lfs."""
-    found = sorted({path.name for pattern in _READ for path in directory.glob(pattern) if is_pointer(path)})
-    if found:
+    """Raise `SourceError` where files that would be read from a directory are pointers of git-lfs.
+
+    A `.bin` is not read where the same weights lie beside it in safetensors.
+    """
+    beside = [path for path in directory.glob("*.safetensors") if not is_pointer(path)]
+    fetched = {path.name.startswith(_OF_ADAPTER) for path in beside}
+    pointers = {path.name for pattern in _READ for path in directory.glob(pattern) if is_pointer(path)}
+    unread = {name for name in pointers if name.endswith(".bin") and name.startswith(_OF_ADAPTER) in fetched}
+    if found := sorted(pointers - unread - {*_TRAINING}):
         raise _pointers(who, directory, found)
 
 
