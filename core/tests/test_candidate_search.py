@@ -221,6 +221,17 @@ def test_a_spent_budget_ends_where_eager_may_be_returned(search: Make) -> None:
     assert "nothing that was built within the budget of 0 s agrees with eager, which is returned" in tuned.report.notes
 
 
+def test_a_budget_long_over_before_anything_was_built_ends_in_eager(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "LEAST_TO_BUILD", 0.0)
+    made = search(first=right)
+    tuned = made.run("auto", budget=no_time())
+    assert made.acme.exported == []
+    assert tuned.winner.spec.is_baseline and not tuned.report.settled
+    assert "the budget of 0 s ended before anything was built: eager is returned" in tuned.report.notes
+
+
 def test_a_spent_budget_ends_where_eager_leaves_one_far_behind(search: Make) -> None:
     made = search(first=far_behind, second=Memory())
     tuned = made.run("auto", budget=no_time())
@@ -233,17 +244,6 @@ def test_nothing_is_restricted_where_eager_leaves_one_far_behind(search: Make) -
     found = made.run("auto", may_restrict=True)
     assert found.winner.spec.is_baseline and _of(found, "second").outcome == "wrong"
     assert not [item for item in found.tried if item.signature.inputs != made.signature.inputs]
-
-
-def test_a_budget_long_over_before_anything_was_built_ends_in_eager(
-    search: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(budgets, "LEAST_TO_BUILD", 0.0)
-    made = search(first=right)
-    tuned = made.run("auto", budget=no_time())
-    assert made.acme.exported == []
-    assert tuned.winner.spec.is_baseline and not tuned.report.settled
-    assert "the budget of 0 s ended before anything was built: eager is returned" in tuned.report.notes
 
 
 def test_what_won_before_is_tried_alone(search: Make) -> None:

@@ -337,3 +337,9 @@ def test_masked_scores_hide_no_effect_of_token_types() -> None:
     signature = describe(SplinterForQuestionAnswering(config).eval(), name="splinter")
     names = [spec.name for spec in signature.inputs]
     assert ("token_type_ids" in names, "token_type_ids" in signature.ignored) == (True, False)
+
+
+def test_a_cache_that_answers_are_without_is_noted(described: Described) -> None:
+    notes = described("gpt2")[1].notes
+    assert "answers have no past_key_values: it runs as one forward pass, without a cache" in notes
+    assert described("bert")[1].notes == ()

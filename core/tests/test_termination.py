@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of the work: nothing of ours stays, and the process ends as it would have."""
+"""SIGTERM or SIGHUP in the middle of the work: nothing of ours stays, and the process ends as it would have."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
 
 
-def _run(body: str, temporary: Path, *, lines: int = 1) -> tuple[int, list[str]]:
-    """Run a program until it has written that it works, send it SIGTERM, and wait for its end."""
+def _run(
+    body: str, temporary: Path, *, lines: int = 1, number: signal.Signals = signal.SIGTERM
+) -> tuple[int, list[str]]:
+    """Run a program until it has written that it works, send it a signal, and wait for its end."""
     program = "import os, signal, sys, time, tempfile\n" + textwrap.dedent(body)
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
@@ -24,15 +26,15 @@ def _run(body: str, temporary: Path, *, lines: int = 1) -> tuple[int, list[str]]
         assert process.stdout is not None
         told = [process.stdout.readline() for _ in range(lines)]
         assert list(temporary.iterdir())
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         told += process.stdout.read().splitlines()
         return process.wait(timeout=300), told
 
 
 WORK = """
-from optimum_core.termination import unwound_on_sigterm
+from optimum_core.termination import unwound_on_termination
 {before}
-with unwound_on_sigterm(), tempfile.TemporaryDirectory(prefix="optimum-") as folder:
+with unwound_on_termination(), tempfile.TemporaryDirectory(prefix="optimum-") as folder:
     try:
         print("works", flush=True)
         time.sleep(600)
@@ -41,8 +43,9 @@ with unwound_on_sigterm(), tempfile.TemporaryDirectory(prefix="optimum-") as fol
 """
 
 
-def test_sigterm_unwinds_and_then_ends_the_process(tmp_path: Path) -> None:
-    assert _run(WORK.format(before=""), tmp_path) == (-signal.SIGTERM, ["works\n"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_and_then_ends_the_process(tmp_path: Path, number: signal.Signals) -> None:
+    assert _run(WORK.format(before=""), tmp_path, number=number) == (-number, ["works\n"])
     assert not list(tmp_path.iterdir())
 
 
@@ -51,11 +54,23 @@ def test_a_handler_of_the_program_decides(tmp_path: Path) -> None:
     assert _run(WORK.format(before=before), tmp_path) == (7, ["works\n", "mine"])
 
 
+def test_a_hangup_that_is_ignored_remains_so(tmp_path: Path) -> None:
+    body = """
+    from optimum_core.termination import unwound_on_termination
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with unwound_on_termination(), tempfile.TemporaryDirectory() as folder:
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("works", flush=True)
+        time.sleep(600)
+    """
+    assert _run(body, tmp_path) == (-signal.SIGTERM, ["works\n"])
+
+
 def test_a_later_signal_ends_the_process_where_the_first_was_lost(tmp_path: Path) -> None:
     body = """
     from optimum_core import termination
     termination.GRACE = 1000
-    with termination.unwound_on_sigterm(), tempfile.TemporaryDirectory() as folder:
+    with termination.unwound_on_termination(), tempfile.TemporaryDirectory() as folder:
         try:
             print("works", flush=True)
             time.sleep(600)
@@ -71,8 +86,8 @@ def test_a_later_signal_ends_the_process_where_the_first_was_lost(tmp_path: Path
 
 def test_a_forked_child_unwinds_nothing_of_its_parent(tmp_path: Path) -> None:
     body = """
-    from optimum_core.termination import unwound_on_sigterm
-    with unwound_on_sigterm(), tempfile.TemporaryDirectory() as folder:
+    from optimum_core.termination import unwound_on_termination
+    with unwound_on_termination(), tempfile.TemporaryDirectory() as folder:
         forked, told = os.pipe()
         child = os.fork()
         if not child:
@@ -103,9 +118,9 @@ def test_the_command_exits_with_143(tmp_path: Path) -> None:
 
 
 def test_outside_nothing_is_changed() -> None:
-    from optimum_core.termination import unwound_on_sigterm
+    from optimum_core.termination import unwound_on_termination
 
     before = signal.getsignal(signal.SIGTERM)
-    with unwound_on_sigterm():
+    with unwound_on_termination():
         pass
     assert signal.getsignal(signal.SIGTERM) is before

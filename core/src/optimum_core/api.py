@@ -26,7 +26,7 @@ from optimum_core.plugins import PluginManager, heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.converted import overflow_notes
-from optimum_core.termination import unwound_on_sigterm
+from optimum_core.termination import unwound_on_termination
 from optimum_core.turns import turn_lent
 from optimum_core.types import Event, Hardware, Support
 
@@ -134,7 +134,7 @@ def accelerate(
         cache=cache,
         emit=_listener(progress),
     )
-    with ordinary_modes(), unwound_on_sigterm():
+    with ordinary_modes(), unwound_on_termination():
         accelerated = pipeline.run()
     return _as_given(model, _noted(accelerated, plugins, request.target))
 

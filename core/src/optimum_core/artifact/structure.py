@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 Constant = bool | int | float | str | None
 Kind = Literal["tensor", "constant", "list", "tuple", "namedtuple", "dict", "output"]
+
+#: The name of a constant None in place of a cache for generation.
+CACHE = "cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +19,8 @@ class Structure:
 
     Attributes:
         kind: "tensor", "constant", or the container; "output" is a class like transformers' `ModelOutput`.
-        name: for a tensor, the name of the output; for a container with its own class, module and class.
+        name: for a tensor, the name of the output; for a container with its own class, module and class; for a cache,
+            `CACHE`.
         value: the value of a constant.
         keys: for a dict, an output class or a named tuple, one for each item.
         items: the items of a container, in order.
@@ -26,6 +31,14 @@ class Structure:
     value: Constant = None
     keys: tuple[Constant, ...] = ()
     items: tuple[Structure, ...] = ()
+
+
+def caches(structure: Structure) -> Iterator[str]:
+    """Yield the keys of the caches that are left out."""
+    for key, item in zip(structure.keys or range(len(structure.items)), structure.items, strict=True):
+        if (item.kind, item.name) == ("constant", CACHE):
+            yield str(key)
+        yield from caches(item)
 
 
 def from_names(output_class: str, names: tuple[str, ...]) -> Structure:

@@ -129,6 +129,10 @@ class Budget:
         """Return the seconds that a budget must exceed to cover a spec now."""
         return self.spent + max(self.expected(spec), spec.cost)
 
+    def allows_in_least(self, spec: CandidateSpec) -> bool:
+        """Whether the least time to build covers the expected cost of a spec, whatever budget there is."""
+        return self.spent + max(self.expected(spec), spec.cost) < LEAST_TO_BUILD
+
     def expected(self, spec: CandidateSpec) -> float:
         """Return the expected seconds for a spec, from the time that similar specs took before, on a machine that is as
         busy as it was so far."""

@@ -60,11 +60,6 @@ class Candidate:
         return isinstance(self.error, ResourceError)
 
     @property
-    def was_tried(self) -> bool:
-        """Whether it was tried until its comparison, or until it was seen that it cannot win."""
-        return self.outcome != "skipped" or self.far_behind
-
-    @property
     def is_true(self) -> bool:
         """Whether it loaded and agrees with the eager model, however fast it is."""
         return self.run is not None and self.outcome not in ("wrong", "failed")
@@ -97,6 +92,11 @@ class Candidate:
         if self.session is not None:
             self.session.close()
             self.session = None
+
+    @property
+    def was_judged(self) -> bool:
+        """Whether its trial came to an end, right or wrong, or it was found to be too slow to win."""
+        return self.outcome != "skipped" or self.far_behind
 
     def give_up(self, why: str, *, far_behind: bool = False) -> None:
         """Skip the rest of its trial."""

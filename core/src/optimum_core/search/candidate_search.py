@@ -115,7 +115,7 @@ class _Search:
             spec = waiting.pop(0)
             yield spec
             if self._is_wrong(spec) and self._wrong_export(spec) is None:
-                alike = [other for other in waiting if _same_export(other, spec)]
+                alike = [other for other in waiting if other.opens_same_files(spec)]
                 plainest = max(alike, key=lambda other: other.way.levels.index(other.level), default=None)
                 if plainest is not None:
                     waiting.remove(plainest)
@@ -138,7 +138,7 @@ class _Search:
         if not self._needed(spec):
             self._left_out(self.context.budget.needed(spec))
             return why
-        if not spec.is_baseline and self._may_restrict():
+        if not (spec.is_baseline or self.context.budget.allows_in_least(spec)) and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
             return why
         return None
@@ -149,7 +149,7 @@ class _Search:
         No optimization is to blame if the trace fixed a branch on values, if it is right where it was traced and wrong
         at other lengths, or if it is wrong at two levels.
         """
-        wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
+        wrong = [item for item in self.tried if item.outcome == "wrong" and item.spec.opens_same_files(spec)]
         if len(wrong) > 1:
             return wrong[0]
         return next((item for item in wrong if not item.is_sure or self._fails_elsewhere(item)), None)
@@ -178,9 +178,9 @@ class _Search:
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
     def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over and there is a result, or something was built and compared or far behind; if
+        """Whether a stated budget is over and there is a result, or something was built and compared, or far behind; if
         only one of these is so, the time must have been enough for the other."""
-        done = [item for item in self.tried if item is not running and item.was_tried]
+        done = [item for item in self.tried if item is not running and item.was_judged]
         has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
         has_built = any(not item.spec.way.is_eager for item in done)
         budget = self.context.budget
@@ -287,7 +287,7 @@ class _Search:
     def _other_levels(self, spec: CandidateSpec) -> Iterator[CandidateSpec]:
         """Yield specs of the same export that were skipped because it was wrong."""
         for item in self.tried:
-            if item.outcome == "skipped" and _same_export(item.spec, spec) and self._wrong_export(item.spec):
+            if item.outcome == "skipped" and item.spec.opens_same_files(spec) and self._wrong_export(item.spec):
                 yield item.spec
 
     def _known(self) -> set[Any]:
@@ -315,7 +315,8 @@ class _Search:
         if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
             return iter(())
         cases = self._cases(candidate.signature)
-        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=not self.context.may_restrict)
+        unasked = not self.context.may_restrict
+        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
 
     def _restricted(self, signature: ModelSignature, restriction: Restriction) -> ModelSignature:
         made = restriction.apply(signature)
@@ -379,16 +380,10 @@ class _Search:
 
     def _unfinished(self) -> str | None:
         """Return that a stated budget ended before anything was built that agrees, or None."""
-        built = [item for item in self.tried if not item.spec.way.is_eager and item.was_tried]
+        built = [item for item in self.tried if item.was_judged and not item.spec.way.is_eager]
         if any(item.is_true or item.far_behind for item in built) or not self._owes_nothing():
             return None
         return ended_without(self.context.budget.seconds, has_built=bool(built))
-
-
-def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
-    """Whether two specs open the same files, apart from the level of optimization."""
-    alike = one.export_key == other.export_key and not one.way.is_eager
-    return alike and one.way.transforms == other.way.transforms and one.way.backend == other.way.backend
 
 
 def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:

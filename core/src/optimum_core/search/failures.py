@@ -20,7 +20,7 @@ def nothing_right(
     """
     who, budget = f"model {context.source.name!r}", context.budget
     rows = "\n".join(f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in tried)
-    eager = "keep it eager (target='torch')"
+    eager = "keep it eager (target='torch')" if context.source.format is None else "run it as before"
     passing = next((item for item in able if item.failed_transiently), None)
     if passing is not None:
         why = f"nothing could be built for a reason of the moment: {passing.problem}\n{rows}"

@@ -59,6 +59,10 @@ class CarriedCall:
         return self.manifest.outputs
 
     @property
+    def given(self) -> Arrays:
+        return self.check.inputs
+
+    @property
     def ranges(self) -> Mapping[str, AxisRange]:
         return self.manifest.axes
 

@@ -82,6 +82,11 @@ class CandidateSpec:
         """Whether this is the eager model as it was given."""
         return self.way.is_eager and self.level is None and self.way.precision == FULL_PRECISION and self.streams == 1
 
+    def opens_same_files(self, other: CandidateSpec) -> bool:
+        """Whether two specs open the same files, apart from the level of optimization."""
+        alike = self.export_key == other.export_key and not self.way.is_eager
+        return alike and self.way.transforms == other.way.transforms and self.way.backend == other.way.backend
+
     @property
     def export_key(self) -> tuple[str | None, ...]:
         """The key that all specs with the same export share."""

@@ -6,6 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,9 +14,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from optimum_core.artifact.structure import caches
 from optimum_core.error_scales import is_rounding
+from optimum_core.errors import SourceError
 from optimum_core.models.eager.copies import throwaway
-from optimum_core.models.eager.outputs import Outputs, as_array, flatten
+from optimum_core.models.eager.outputs import Outputs, as_array, flatten, structure_of
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
 
 
@@ -26,10 +29,12 @@ class _Manner:
     Attributes:
         quiet: whether calls pass `use_cache=False`; None: not known yet.
         writes: whether a call writes into the weights, so that no two copies may share them; None: not known yet.
+        caches: keys of the caches in the answer to an ordinary call.
     """
 
     quiet: bool | None = None
     writes: bool | None = None
+    caches: tuple[str, ...] = ()
 
 
 _MANNERS: WeakKeyDictionary[torch.nn.Module, _Manner] = WeakKeyDictionary()
@@ -149,6 +154,11 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return is_rounding(as_array(a.double()), as_array(b.double()))
 
 
+def caches_left_out(module: torch.nn.Module) -> tuple[str, ...]:
+    """Return the keys of caches in the answer to an ordinary call, of a module that was called before."""
+    return _manner(module).caches
+
+
 def _manner(module: torch.nn.Module) -> _Manner:
     return _MANNERS.setdefault(_original(module), _Manner())
 
@@ -182,10 +192,13 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
     with torch.no_grad():
         quiet = flatten(fresh(module)(**apart(inputs), **others, use_cache=False))
         try:
-            usual = flatten(fresh(module)(**apart(inputs), **others))
+            answer = fresh(module)(**apart(inputs), **others)
+            usual = flatten(answer)
         except Exception:  # noqa: BLE001 - the user's own call would fail so too
             manner.quiet = True
             return
+    with suppress(SourceError):
+        manner.caches = tuple(caches(structure_of(answer, "")))
     manner.quiet = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
 
 

@@ -11,7 +11,7 @@ from types import MemberDescriptorType, NoneType
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
-from optimum_core.artifact.structure import Structure
+from optimum_core.artifact.structure import CACHE, Structure
 from optimum_core.errors import SourceError
 
 Build = Callable[[Mapping[str, Any]], Any]
@@ -158,7 +158,7 @@ def _structure(value: Any, names: Iterator[str], place: str, who: str) -> Struct
     if type(value) in _CONSTANTS:
         return Structure(kind="constant", value=value)
     if any(cls.__name__.endswith("Cache") for cls in type(value).__mro__):  # caches for generation are left out
-        return Structure(kind="constant")
+        return Structure(kind="constant", name=CACHE)
     container = _container(value)
     if container is None:
         raise SourceError(

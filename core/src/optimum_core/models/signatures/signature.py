@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimum_core.artifact import Structure
+from optimum_core.artifact.structure import caches
 from optimum_core.models import tasks
-from optimum_core.models.eager.calls import ask, inputs_after
+from optimum_core.models.eager.calls import ask, caches_left_out, inputs_after
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.facts import facts_of
@@ -78,6 +79,7 @@ class ModelSignature:
         given: the user's samples.
         real: inputs from the model's processor, if it has one.
         decoder: its interface as a decoder with a cache, where it is to generate.
+        caches: keys of eager's answers that hold caches for generation; without `decoder` they are left out.
         remarks: further notes for the report.
     """
 
@@ -97,6 +99,7 @@ class ModelSignature:
     patch: int = 1
     fixed: tuple[FixedAxis, ...] = ()
     decoder: DecoderSignature | None = None
+    caches: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -114,12 +117,16 @@ class ModelSignature:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on the comparison for the report."""
-        if not self.layout.steady:
-            return self.remarks
-        names = ", ".join(sorted(self.layout.steady))
-        steady = f"compared with the values of {names} in sample_inputs alone: eager takes no others of these"
-        return (steady, *self.remarks)
+        """Remarks on the comparison and on the answers for the report."""
+        found = list(self.remarks)
+        if self.layout.steady:
+            names = ", ".join(sorted(self.layout.steady))
+            found.insert(
+                0, f"compared with the values of {names} in sample_inputs alone: eager takes no others of these"
+            )
+        if self.decoder is None and self.caches:
+            found.append(f"answers have no {', '.join(self.caches)}: it runs as one forward pass, without a cache")
+        return tuple(found)
 
     @property
     def sample(self) -> Arrays | None:
@@ -290,6 +297,7 @@ def describe(
         joint=joint,
         patch=patch,
         fixed=(*structural, *settled.fixed),
+        caches=tuple(dict.fromkeys((*caches_left_out(module), *caches(structure)))),
         remarks=tuple(_WRITES.format(name) for name in inputs_after(module, inputs)),
     )
 
