@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class CarriedCall:
         return self.manifest.outputs
 
     @property
-    def given(self) -> Arrays:
+    def given(self) -> Mapping[str, Any]:
         return self.check.inputs
 
     @property
