@@ -213,6 +213,14 @@ def test_a_spent_budget_ends_in_an_error_where_nothing_was_true_in_time(
     assert made.acme.exported == ["first"]
 
 
+def test_a_spent_budget_ends_after_the_likeliest_restriction(search: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "LEAST_TO_BUILD", 0.0)
+    made = search(first=baked, second=Memory())
+    tuned = made.run("acme", budget=no_time())
+    assert made.acme.exported == ["first", "first"]
+    assert tuned.winner.spec.route == "first" and tuned.report.fixed
+
+
 def test_a_spent_budget_ends_where_eager_may_be_returned(search: Make) -> None:
     made = search(first=wrong, second=Memory())
     tuned = made.run("auto", budget=no_time())

@@ -65,6 +65,7 @@ class _Search:
         self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
+        self._owed: CandidateSpec | None = None
         self._ended_at: float | None = None
         self._start = time.perf_counter()
 
@@ -170,7 +171,7 @@ class _Search:
         Args:
             running: its own trial, if that has begun.
         """
-        if spec.is_baseline:
+        if spec.is_baseline or spec == self._owed:
             return True
         able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
         built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
@@ -273,12 +274,16 @@ class _Search:
                 return
 
     def _retry_restricted(self) -> bool:
-        """Retry each such candidate once, until one is correct and the budget is spent. False: there is none."""
+        """Retry each such candidate once, until one is correct and the budget is spent; the first one of a named target
+        in any case, since it is the likeliest to be correct. False: there is none."""
         known = self._known()
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         levels = [(other, signature) for spec, signature in fresh for other in self._other_levels(spec)]
+        has_result = any(item.is_true and self.race.may_win(item) for item in self.tried)
+        self._owed = fresh[0][0] if fresh and not has_result else None
         for spec, signature in (*fresh, *levels):
-            if self._owes_nothing() or (self._something_built_is_true() and not self.context.budget.allows(spec)):
+            is_over = self._owes_nothing() and spec != self._owed
+            if is_over or (self._something_built_is_true() and not self.context.budget.allows(spec)):
                 continue
             self.tried = [item for item in self.tried if item.spec != spec or item.outcome != "skipped"]
             self._try(spec, signature)
