@@ -18,7 +18,8 @@ def _run(
     body: str, temporary: Path, *, lines: int = 1, number: signal.Signals = signal.SIGTERM
 ) -> tuple[int, list[str]]:
     """Run a program until it has written that it works, send it a signal, and wait for its end."""
-    program = "import os, signal, sys, time, tempfile\n" + textwrap.dedent(body)
+    usual = "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # it is ignored where `nohup` runs the tests
+    program = "import os, signal, sys, time, tempfile\n" + usual + textwrap.dedent(body)
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, encoding="utf-8"

@@ -108,5 +108,5 @@ def test_all_values_within_the_bounds_are_compared() -> None:
 
     fidelity = verify(run, cases, signature.outputs, precision="fp32")
     assert ALL_VALUES in {result.case for result in fidelity.results if not result.passed}
-    short = {case.name for case in cases if case.short}  # as few values as no other case has
-    assert {result.case for result in fidelity.results if not result.passed} <= {ALL_VALUES, *short}
+    others = {case.name for case in cases if not np.isin(case.inputs["x"], [1, 2, 3]).all()}
+    assert {result.case for result in fidelity.results if not result.passed} <= others
