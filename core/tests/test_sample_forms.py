@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from optimum_core import accelerate
-from optimum_core.errors import VerificationError
+from optimum_core.errors import OptionError, VerificationError
 from optimum_core.models.eager.calls import call
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
@@ -244,3 +244,31 @@ def test_a_workload_has_the_values_that_were_given_where_eager_refuses_others() 
     taken.append(torch.zeros(1))
     with pytest.raises(VerificationError, match="eager itself does not run at batch 4"):
         cases_at(module, signature, {"as in the workload": {"batch": 4}})
+
+
+class Batched(torch.nn.Module):
+    """A module that takes its inputs in one container."""
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        values = batch.values() if isinstance(batch, dict) else batch
+        return torch.cat(list(values), dim=-1)
+
+
+class Apart(torch.nn.Module):
+    """A module around it, as the error says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Batched()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.inner({"x": x, "y": y})
+
+
+def test_containers_of_tensors_are_refused_with_a_remedy_that_works() -> None:
+    x, y = torch.randn(2, 3), torch.randn(2, 4)
+    for batch in ({"x": x, "y": y}, [x, y]):
+        with pytest.raises(OptionError, match="a module around it whose forward takes each tensor by name"):
+            describe(Batched(), name="batched", samples={"batch": batch})
+    signature = describe(Apart(), name="apart", samples={"x": x, "y": y})
+    assert [spec.name for spec in signature.inputs] == ["x", "y"]

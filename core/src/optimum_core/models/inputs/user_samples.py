@@ -93,11 +93,13 @@ def plain_defaults(module: Any) -> dict[str, bool | int | float | str | None]:
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, bool | int | float | str | Mapping) or _holds_tensors(value):
-        held = " of tensors" if _holds_tensors(value) else ""
+        holds, remedy = _holds_tensors(value), "pass a tensor, or leave it out and set it in the module itself"
+        if holds or isinstance(value, Mapping):
+            remedy = f"give a module around it whose forward takes each tensor by name and makes {name!r} of them"
         raise OptionError(
             f"sample input {name!r}",
-            f"it is a {type(value).__name__}{held}, no tensor: only tensors become inputs",
-            "pass a tensor, or leave it out and set it in the module itself",
+            f"it is a {type(value).__name__}{' of tensors' if holds else ''}, no tensor: only tensors become inputs",
+            remedy,
         )
     require_values(name, value)
     if np.ma.is_masked(value):
