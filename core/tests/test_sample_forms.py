@@ -262,7 +262,8 @@ class Apart(torch.nn.Module):
         self.inner = Batched()
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.inner({"x": x, "y": y})
+        found: torch.Tensor = self.inner({"x": x, "y": y})
+        return found
 
 
 def test_containers_of_tensors_are_refused_with_a_remedy_that_works() -> None:
