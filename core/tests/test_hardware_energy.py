@@ -57,7 +57,7 @@ def test_a_round_that_was_held_up_does_not_decide(tmp_path: Path) -> None:
 def test_an_estimate_goes_by_processor_time_and_says_so() -> None:
     energy = Energy(meter=EnergyEstimate(50.0, "a table: 100 W for 2 threads"), clock=time.process_time)
     with energy.measured():
-        end = time.process_time() + 0.1
+        end = time.process_time() + 0.5  # the system counts processor time in hundredths of a second
         while time.process_time() < end:
             pass
     assert energy.joules_in(0.1) == pytest.approx(5.0, rel=0.1)
