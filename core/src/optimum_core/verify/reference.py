@@ -99,12 +99,18 @@ def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
 
 
 def few_of(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
-    """Return the traced shape's case, the one with the fewest numbers and the one with the most: enough to show most of
-    what a model may remember, in the time of a few calls."""
+    """Return the first case, and for each axis those of the least and the greatest length: enough to show most of what
+    a model may remember, in the time of a few calls."""
     answered = [case for case in cases if not case.refused]
-    numbers = [sum(array.size for array in case.inputs.values()) for case in answered]
-    order = sorted(range(len(answered)), key=numbers.__getitem__)
-    return tuple(answered[place] for place in dict.fromkeys((0, order[0], order[-1])))
+
+    def size(place: int, axis: str) -> tuple[int, int]:
+        case = answered[place]
+        return case.lengths[axis], sum(array.size for array in case.inputs.values())
+
+    ends = [
+        end(range(len(answered)), key=partial(size, axis=axis)) for axis in answered[0].lengths for end in (min, max)
+    ]
+    return tuple(answered[place] for place in dict.fromkeys((0, *ends)))
 
 
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
