@@ -24,7 +24,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import fixed_to_one_side, limits_of, limits_of_time
+from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
 from optimum_core.search.shared_faults import wrong_alike
@@ -323,7 +323,7 @@ class _Search:
         left_out = tuple[str, ...]()
         if self.context.verify and not winner.spec.is_baseline:
             missed = self.references.left_out(winner.signature)
-            left_out = (*(case.name for case in missed), *self.references.not_in_a_row)
+            left_out = self.references.words_left_out(winner.signature)
             if left_out and self.references.ended_at is not None:
                 self._left_out(self.references.ended_at)
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared, missed))
@@ -344,7 +344,8 @@ class _Search:
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
                 *limits_of(decision, passing),
-                *limits_of_time(self.context.budget.seconds, self.standing, left_out),
+                *left_out_words(self.references.seconds, left_out),
+                *ended_without(self.context.budget.seconds, self.standing),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -84,6 +85,11 @@ class References:
         return self._left_out.get(id(signature), ())
 
     @property
+    def seconds(self) -> float:
+        """The length of the budget; without one, none of what follows from it is left out."""
+        return self.budget.seconds if self.budget is not None else math.inf
+
+    @property
     def _is_limited(self) -> bool:
         return self.budget is not None and self.budget.stated
 
@@ -99,10 +105,10 @@ class References:
         self.ended_at = min(needed, self.ended_at or needed)
         return False
 
-    @property
-    def not_in_a_row(self) -> tuple[str, ...]:
-        """The words for calls in a row that were not tried, if any."""
-        return (f"calls in a row, but for {self._few[0]} of {self._few[1]}",) if self._few is not None else ()
+    def words_left_out(self, signature: ModelSignature) -> tuple[str, ...]:
+        """Return `Report.left_out` for a candidate of this signature."""
+        in_a_row = [f"calls in a row, but for {self._few[0]} of {self._few[1]}"] if self._few is not None else []
+        return (*(case.name for case in self.left_out(signature)), *in_a_row)
 
     def _look_for_memory(self, cases: tuple[ReferenceCase, ...], seconds: float) -> None:
         """Add a note if the eager model's outputs depend on earlier calls.
