@@ -155,6 +155,26 @@ def test_conditions_on_one_length_each_make_no_pairs() -> None:
     assert _described(lambda x: x.shape[0] > 20 or x.shape[1] > 40).joint == ()
 
 
+#: A condition whose parts are looked at one after the other, and lengths of several axes at which it has its other
+#: result.
+NESTED: tuple[tuple[str, Callable[[torch.Tensor], Any], dict[str, int]], ...] = (
+    ("a whole shape", lambda x: x.shape == (3, 33, 8), {"batch": 3, LENGTH: 33}),
+    ("one size after the other", lambda x: x.shape[0] == 3 and x.shape[1] > 32, {"batch": 3, LENGTH: 33}),
+    ("one of several shapes", lambda x: x.shape[:2] in [(3, 33), (4, 20)], {"batch": 4, LENGTH: 20}),
+    ("a smaller size", lambda x: x.shape[0] < 2 and x.shape[1] < 5, {"batch": 1, LENGTH: 4}),
+    ("three sizes", lambda x: x.shape == (3, 33, 12), {"batch": 3, LENGTH: 33, "axis2_8": 12}),
+)
+
+
+@pytest.mark.parametrize(("condition", "lengths"), [row[1:] for row in NESTED], ids=[row[0] for row in NESTED])
+def test_comparisons_that_others_lead_to_are_followed(
+    condition: Callable[[torch.Tensor], Any], lengths: dict[str, int]
+) -> None:
+    signature = _described(condition)
+    assert lengths in signature.joint
+    assert lengths in [case.lengths for case in planned_cases(signature)]
+
+
 def test_python_has_its_own_len_back() -> None:
     own = builtins.len
     _described(lambda x: len(x) > 40)

@@ -44,23 +44,40 @@ def _nearest(compared: Runs, axis: str, layout: Layout, beside: tuple[int, ...])
         return compared({axis: length})
 
     here = layout.lengths[axis]
-    base = run(here)
-    other = next((length for length in beside if length != here), here)
-    sites = dict(_turns(base, run(other), here, other)) if other != here else {}
-    turns = {_confirmed(run, sites[turn], here, turn) for turn in _by_distance(sites, here)}
-    for turn in _by_distance(turns, here):  # beyond it other code runs, with comparisons of its own
+    base, sites = run(here), turns_along(run, here, beside)
+    turns = {_confirmed(run, sites[turn], here, turn) for turn in nearest_turns(sites, here)}
+    for turn in nearest_turns(turns, here):  # beyond it other code runs, with comparisons of its own
         side, away = (turn, -2) if turn < here else (turn + 1, 2)
         there = {site: sides for site, sides in run(side).items() if site not in base}
         if there and side + away > 0:
-            turns |= dict(_turns(there, run(side + away), side, side + away)).keys()
-    return tuple(sorted(_by_distance(turns, here)))
+            turns |= dict(_turns_between(there, run(side + away), side, side + away)).keys()
+    return tuple(sorted(nearest_turns(turns, here)))
 
 
-def _by_distance(turns: Iterable[int], here: int) -> list[int]:
+def nearest_turns(turns: Iterable[int], here: int) -> list[int]:
+    """Return at most `MOST` of these lengths, those nearest to `here` first."""
     return sorted(turns, key=lambda turn: abs(turn - here))[:MOST]
 
 
-def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
+def turns_along(run: Callable[[int], Compared], here: int, beside: tuple[int, ...]) -> dict[int, Site]:
+    """Return the lengths L at which a comparison has another result than at L + 1, each with one such comparison.
+
+    Args:
+        run: returns the comparisons of a run at a length.
+        beside: lengths to compare the run at `here` with, until one makes the same comparisons: at the others a place
+            in the code may be reached for another one.
+    """
+    base, sites = run(here), dict[int, Site]()
+    for other in beside:
+        if other != here:
+            there = run(other)
+            sites |= dict(_turns_between(base, there, here, other))
+            if there.keys() == base.keys():
+                break
+    return sites
+
+
+def _turns_between(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
     """Yield the lengths L for which a comparison has one result at L and another at L + 1, with the comparison: for
     each the nearest on either side of `here`."""
     for site in base.keys() & other.keys():
