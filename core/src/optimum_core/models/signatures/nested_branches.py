@@ -62,9 +62,9 @@ class _Search:
         """Yield the lengths at which comparisons turn along one axis, others being `there`, that do not turn where
         these are as traced."""
         here, beside = self._layout.lengths[axis], self._beside[axis]
-        found = turns_along(lambda length: self._compared({**there, axis: length}), here, beside).keys()
-        found -= turns_along(lambda length: self._compared({axis: length}), here, beside).keys()
-        for turn in nearest_turns(found, here):
+        found = turns_along(lambda length: self._compared({**there, axis: length}), here, beside)
+        alone = turns_along(lambda length: self._compared({axis: length}), here, beside)
+        for turn in nearest_turns(found.keys() - alone.keys(), here):
             yield {**there, axis: _beyond(turn, here)}
             yield from self.beyond(there, axis, turn)
 
