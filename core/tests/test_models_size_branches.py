@@ -74,6 +74,16 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("a remainder beside the quotient", lambda x: divmod(x.shape[1], 7)[1] == 0, LENGTH, {6}),
     ("the lowest bits", lambda x: x.shape[1] & 3 == 0, LENGTH, {4, 7}),
     ("bits shifted away", lambda x: x.shape[1] >> 2 > 15, LENGTH, {63}),
+    ("one remainder of several", lambda x: x.shape[1] % 30 == 17, LENGTH, {16}),
+    ("a remainder of a quotient", lambda x: (x.shape[1] // 16) % 3 == 2, LENGTH, {31}),
+    ("a remainder of a number", lambda x: 100 % x.shape[1] == 1, LENGTH, {8}),
+    ("a power of two", lambda x: x.shape[1] & (x.shape[1] - 1) == 0, LENGTH, {4, 7}),
+    ("a power of two by its logarithm", lambda x: math.log2(x.shape[1]) == int(math.log2(x.shape[1])), LENGTH, {4}),
+    ("a greatest common divisor", lambda x: math.gcd(x.shape[1], 36) == 12, LENGTH, {11}),
+    ("a count of bits", lambda x: x.shape[1].bit_length() > 6, LENGTH, {63}),
+    ("a bit", lambda x: (x.shape[1] >> 5) & 1, LENGTH, {31}),
+    ("a bit that is set", lambda x: (x.shape[1] | 8) in (44, 45), LENGTH, {35}),
+    ("a square number", lambda x: math.isqrt(x.shape[1]) ** 2 == x.shape[1], LENGTH, {4, 8}),
     ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),
@@ -123,6 +133,8 @@ JOINT: tuple[tuple[str, Callable[[torch.Tensor], Any], Callable[[int, int], bool
     ("one longer than the other", lambda x: x.shape[0] > x.shape[1], lambda a, b: a > b),
     ("both equal", lambda x: x.shape[0] == x.shape[1], lambda a, b: a == b),
     ("all values", lambda x: x.numel() > 5000, lambda a, b: 8 * a * b > 5000),
+    ("a difference", lambda x: x.shape[1] - x.shape[0] == 94, lambda a, b: b - a == 94),
+    ("a common divisor", lambda x: x.shape[1] * x.shape[0] % 60 == 1, lambda a, b: a * b % 60 == 1),
 )
 
 

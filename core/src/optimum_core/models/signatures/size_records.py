@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -27,14 +27,15 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, PICTURE
-from optimum_core.models.signatures.followed_numbers import Size
+from optimum_core.models.signatures.followed_numbers import FUNCTIONS, Size, function_followed
+from optimum_core.models.signatures.size_terms import Term
 
 log = logging.getLogger(__name__)
 
 #: A comparison: file, line, operator, and how many of these came before it in the same run.
 Site = tuple[str, int, str, int]
 #: Its two sides.
-Sides = tuple[int, int]
+Sides = tuple[Term, Term]
 Compared = dict[Site, Sides]
 
 #: Functions that return a size of a tensor, or a product of sizes.
@@ -85,7 +86,7 @@ class _Recorder(TorchFunctionMode):
             return Shape(Size(size, self._listener) for size in found)
         return Size(found, self._listener) if type(found) is int and func in _SIZES else found
 
-    def _record(self, name: str, left: int, right: int, frame: FrameType) -> None:
+    def _record(self, name: str, left: Term, right: Term, frame: FrameType) -> None:
         place = (frame.f_code.co_filename, frame.f_lineno, name)
         self.compared[(*place, self._seen[place])] = (left, right)
         self._seen[place] += 1
@@ -94,16 +95,16 @@ class _Recorder(TorchFunctionMode):
 class _Listener:
     """Hears of comparisons, and finds the code that makes them: what called the method that calls this one."""
 
-    def __init__(self, record: Callable[[str, int, int, FrameType], None]) -> None:
+    def __init__(self, record: Callable[[str, Term, Term, FrameType], None]) -> None:
         self._record = record
 
-    def compared(self, name: str, left: int, right: int) -> None:
+    def compared(self, name: str, left: Term, right: Term) -> None:
         self._record(name, left, right, sys._getframe(2))
 
-    def looked_up(self, name: str, size: int) -> None:
+    def looked_up(self, name: str, size: Term) -> None:
         frame = sys._getframe(2)
         for number in sorted(_numbers_within(frame)):
-            self._record(name, size, number, frame)
+            self._record(name, size, Term(number), frame)
 
 
 def _numbers_within(frame: FrameType) -> set[int]:
@@ -134,33 +135,44 @@ def _whole(values: Collection[Any]) -> list[int]:
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _LOCK = threading.Lock()
-_BLOCKS: list[Any] = []  # Python's own function, once for each block that runs
+_BLOCKS: list[Any] = []  # Python's own functions, once for each block that runs
 
 
 @contextmanager
-def _lengths_recorded() -> Iterator[None]:
-    """Let `len` of a tensor give its size as a mode sees it while the block runs; Python makes a plain integer of it.
+def _functions_followed() -> Iterator[None]:
+    """Let `len` of a tensor give its size as a mode sees it while the block runs, and let functions of `math` give
+    numbers that follow sizes; Python makes plain ones of them.
 
-    Several threads may be in such blocks: the last one to leave puts Python's own function back.
+    Several threads may be in such blocks: the last one to leave puts Python's own functions back.
     """
-
-    def length(values: Any, /) -> int:
-        is_tensor = type(values) in _TENSORS and values.dim() > 0
-        found: int = values.shape[0] if is_tensor else own(values)
-        return found
-
     with _LOCK:
-        own = _BLOCKS[0] if _BLOCKS else builtins.len
+        own = _BLOCKS[0] if _BLOCKS else (builtins.len, {name: getattr(math, name) for name in FUNCTIONS})
         _BLOCKS.append(own)
         if len(_BLOCKS) == 1:
-            builtins.len = length
+            builtins.len = _length(own[0])
+            _set(math, {name: function_followed(name, plain) for name, plain in own[1].items()})
     try:
         yield
     finally:
         with _LOCK:
             _BLOCKS.pop()
             if not _BLOCKS:
-                builtins.len = own
+                builtins.len = own[0]
+                _set(math, own[1])
+
+
+def _length(own: Callable[[Any], int]) -> Callable[[Any], int]:
+    def length(values: Any, /) -> int:
+        is_tensor = type(values) in _TENSORS and values.dim() > 0
+        found: int = values.shape[0] if is_tensor else own(values)
+        return found
+
+    return length
+
+
+def _set(module: ModuleType, functions: Mapping[str, Callable[..., Any]]) -> None:
+    for name, function in functions.items():
+        setattr(module, name, function)
 
 
 def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Compared:
@@ -174,13 +186,17 @@ def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Ma
     recorder = _Recorder(_PATIENCE if is_long else math.inf)
     try:
         inputs = draw(layout, Case(name="sizes", lengths=lengths, padding="none"), arrays)
-        with _lengths_recorded(), recorder:
+        with _functions_followed(), recorder:
             ask(module, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
         log.debug("sizes at %s: %r", dict(lengths), error)
     if not set(lengths) & set(PICTURE):
         return recorder.compared
-    return {site: sides for site, sides in recorder.compared.items() if site[2] != "__mod__"}
+    return {site: sides for site, sides in recorder.compared.items() if not _is_of_remainders(site, sides)}
+
+
+def _is_of_remainders(site: Site, sides: Sides) -> bool:
+    return site[2] == "__mod__" or any(side.uses("mod") for side in sides)
 
 
 def cached_runs(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Callable[[Mapping[str, int]], Compared]:
