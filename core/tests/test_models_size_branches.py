@@ -133,6 +133,7 @@ JOINT: tuple[tuple[str, Callable[[torch.Tensor], Any], Callable[[int, int], bool
     ("one longer than the other", lambda x: x.shape[0] > x.shape[1], lambda a, b: a > b),
     ("both equal", lambda x: x.shape[0] == x.shape[1], lambda a, b: a == b),
     ("all values", lambda x: x.numel() > 5000, lambda a, b: 8 * a * b > 5000),
+    ("the lesser of two", lambda x: min(x.shape[0], x.shape[1]) > 50, lambda a, b: min(a, b) > 50),
     ("a difference", lambda x: x.shape[1] - x.shape[0] == 94, lambda a, b: b - a == 94),
     ("a common divisor", lambda x: x.shape[1] * x.shape[0] % 60 == 1, lambda a, b: a * b % 60 == 1),
 )
@@ -187,10 +188,10 @@ def test_comparisons_that_others_lead_to_are_followed(
     assert lengths in [case.lengths for case in planned_cases(signature)]
 
 
-def test_python_has_its_own_len_back() -> None:
-    own = builtins.len
+def test_python_has_its_own_functions_back() -> None:
+    own = builtins.len, builtins.min, math.log2
     _described(lambda x: len(x) > 40)
-    assert builtins.len is own
+    assert (builtins.len, builtins.min, math.log2) == own
 
 
 def test_a_refusal_hides_no_comparison_before_it() -> None:

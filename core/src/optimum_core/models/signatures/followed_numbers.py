@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Protocol, Self
 
 from optimum_core.models.signatures.size_terms import Term, calculated
@@ -44,6 +45,23 @@ def function_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any
         found = plain(*map(_plain, numbers))
         listener = next((number.listener for number in numbers if isinstance(number, _Followed)), None)
         return found if listener is None else followed(found, listener, calculated(found, name, *map(_term, numbers)))
+
+    return apply
+
+
+def extreme_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `min` or `max`, whose result follows all of the sizes among the numbers that it is of."""
+
+    def apply(*values: Any, **options: Any) -> Any:
+        found = plain(*values, **options)
+        numbers = values if len(values) > 1 else ()
+        if options or not isinstance(found, int | float) or not any(isinstance(item, _Followed) for item in numbers):
+            return found
+        listener = next(item.listener for item in numbers if isinstance(item, _Followed))
+        term = reduce(
+            lambda one, other: calculated(plain(one.value, other.value), name, one, other), map(_term, numbers)
+        )
+        return followed(_plain(found), listener, term)
 
     return apply
 

@@ -8,6 +8,7 @@ So is one that Python makes a plain number of, by `int` or `float`, with those i
 from __future__ import annotations
 
 import builtins
+import importlib
 import itertools
 import logging
 import math
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
@@ -27,7 +29,7 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, PICTURE
-from optimum_core.models.signatures.followed_numbers import FUNCTIONS, Size, function_followed
+from optimum_core.models.signatures.followed_numbers import FUNCTIONS, Size, extreme_followed, function_followed
 from optimum_core.models.signatures.size_terms import Term
 
 log = logging.getLogger(__name__)
@@ -140,25 +142,36 @@ _BLOCKS: list[Any] = []  # Python's own functions, once for each block that runs
 
 @contextmanager
 def _functions_followed() -> Iterator[None]:
-    """Let `len` of a tensor give its size as a mode sees it while the block runs, and let functions of `math` give
-    numbers that follow sizes; Python makes plain ones of them.
+    """Let Python's functions of numbers follow sizes while the block runs: `len` of a tensor gives its size as a mode
+    sees it, and those of `math`, which take plain numbers, what follows them.
 
     Several threads may be in such blocks: the last one to leave puts Python's own functions back.
     """
     with _LOCK:
-        own = _BLOCKS[0] if _BLOCKS else (builtins.len, {name: getattr(math, name) for name in FUNCTIONS})
+        own = _BLOCKS[0] if _BLOCKS else _own_functions()
         _BLOCKS.append(own)
         if len(_BLOCKS) == 1:
-            builtins.len = _length(own[0])
-            _set(math, {name: function_followed(name, plain) for name, plain in own[1].items()})
+            for (module, name), function in own.items():
+                setattr(module, name, _following(name, function))
     try:
         yield
     finally:
         with _LOCK:
             _BLOCKS.pop()
             if not _BLOCKS:
-                builtins.len = own[0]
-                _set(math, own[1])
+                for (module, name), function in own.items():
+                    setattr(module, name, function)
+
+
+def _following(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    make = _FOLLOWED.get(name)
+    return function_followed(name, function) if make is None else make(function)
+
+
+def _own_functions() -> dict[tuple[ModuleType, str], Callable[..., Any]]:
+    importlib.import_module("torch._dynamo")  # which keeps tables of these functions; exporters import it later anyway
+    places = [*((builtins, name) for name in _FOLLOWED), *((math, name) for name in FUNCTIONS)]
+    return {(module, name): getattr(module, name) for module, name in places}
 
 
 def _length(own: Callable[[Any], int]) -> Callable[[Any], int]:
@@ -170,9 +183,12 @@ def _length(own: Callable[[Any], int]) -> Callable[[Any], int]:
     return length
 
 
-def _set(module: ModuleType, functions: Mapping[str, Callable[..., Any]]) -> None:
-    for name, function in functions.items():
-        setattr(module, name, function)
+#: Python's own functions by name, each with what makes one that follows sizes of it.
+_FOLLOWED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "len": _length,
+    "min": partial(extreme_followed, "min"),
+    "max": partial(extreme_followed, "max"),
+}
 
 
 def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Compared:

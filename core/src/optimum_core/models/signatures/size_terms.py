@@ -111,6 +111,8 @@ _OF_TWO: dict[str, Callable[[Array, Array], Any]] = {
     "or": _of_integers(np.bitwise_or),
     "xor": _of_integers(np.bitwise_xor),
     "gcd": _of_integers(np.gcd),
+    "min": np.minimum,
+    "max": np.maximum,
 }
 _FUNCTIONS: dict[tuple[str, int], Callable[..., Any]] = {
     **{(name, 1): function for name, function in _OF_ONE.items()},
