@@ -142,6 +142,14 @@ def compiled_model(
 _VIEWS = frozenset({"Reshape", "Split", "Concatenation"})
 
 
+def scatters(compiled: Any) -> bool:
+    """Whether a compiled model writes at indices: OpenVINO (2026.4) checks none, and writes beyond a tensor of which an
+    export fixed the length.
+    """
+    operations = compiled.get_runtime_model().get_ops()
+    return any(node.get_rt_info()["layerType"].astype(str).startswith("Scatter") for node in operations)
+
+
 def returns_inputs(compiled: Any) -> bool:
     """Whether an output of a compiled model is an input, or a view of one."""
     nodes = list(compiled.get_runtime_model().get_results())
