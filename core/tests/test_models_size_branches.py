@@ -14,7 +14,7 @@ import torch
 
 from optimum_core.models.signatures import size_records
 from optimum_core.models.signatures.signature import ModelSignature, describe
-from optimum_core.verify.reference import planned_cases
+from optimum_core.verify.planned_cases import planned_cases
 
 
 class Scaled(torch.nn.Module):

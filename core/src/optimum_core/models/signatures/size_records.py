@@ -217,10 +217,12 @@ def _is_of_remainders(site: Site, sides: Sides) -> bool:
 
 def cached_runs(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Callable[[Mapping[str, int]], Compared]:
     """Return a function from lengths of axes, others as traced, to the comparisons of a run, each made once."""
-    known: dict[frozenset[tuple[str, int]], Compared] = {}
+    known: dict[tuple[frozenset[tuple[str, int]], bool], Compared] = {}
 
     def run(lengths: Mapping[str, int]) -> Compared:
-        key = frozenset(lengths.items())
+        # The traced lengths are those of every axis; remainders count by the axes that are asked for.
+        other = {axis: length for axis, length in lengths.items() if length != layout.lengths[axis]}
+        key = frozenset(other.items()), bool(set(lengths) & set(PICTURE))
         if key not in known:
             known[key] = compared(module, layout, arrays, lengths)
         return known[key]
