@@ -205,8 +205,8 @@ class _Search:
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
-        if candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
-            return False  # an export that is not sure may end the process that calls it: a child does so first
+        if candidate.spec.way.is_eager or candidate.may_crash or not self.context.verify:
+            return False
         if why := self.race.far_behind(candidate, self.tried):
             candidate.give_up(why, far_behind=True)
         return candidate.far_behind

@@ -35,6 +35,7 @@ from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes
 from optimum_core.models.signatures.joint_sizes import joint_switches
 from optimum_core.models.signatures.longer_calls import longer_switches
 from optimum_core.models.signatures.memory_order import inputs_kept_in_order
+from optimum_core.models.signatures.nested_branches import nested_switches
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.size_branches import size_switches
@@ -272,7 +273,9 @@ def describe(
     structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     runs = cached_runs(module, layout, arrays)
-    turns, joint = size_switches(runs, layout, lengths_beside), joint_switches(runs, layout, lengths_beside)
+    turns = size_switches(runs, layout, lengths_beside)
+    nested = nested_switches(runs, layout, lengths_beside, turns)
+    joint = (*joint_switches(runs, layout, lengths_beside), *nested)
     longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
     by_axis = {**settled.runs, **shapes_beyond}
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
