@@ -157,6 +157,15 @@ def test_damaged_settings_are_named(weights: str, name: str, content: str, error
         accelerate(tmp_path, budget=0)
 
 
+@pytest.mark.parametrize("wrong", [{"dim": "wide"}, {"dtype": "nosuch"}])
+def test_a_configuration_that_its_class_does_not_take_is_named(wrong: dict[str, Any], tmp_path: Path) -> None:
+    _classifier().save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**stated, **wrong}), encoding="utf-8")
+    with pytest.raises(SourceError, match="transformers cannot read its configuration"):
+        accelerate(tmp_path, budget=0)
+
+
 @pytest.mark.parametrize(
     ("task", "names", "fits"),
     [

@@ -110,10 +110,10 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_fil
     place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         found = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # classes of configurations raise errors of any type for a value that they do not take
         raise SourceError(
             f"model {name!r}",
-            f"transformers cannot read its configuration: {error}",
+            f"transformers cannot read its configuration: {first_line(error)}",
             f"check {gguf_file or 'config.json'}",
         ) from error
     return _settled(found) if _is_of_timm(found) else found
