@@ -16,6 +16,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.gradients import minds_gradients
+from optimum_core.verify.lengths_between import cases_between
 from optimum_core.verify.planned_cases import Room
 from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
 
@@ -53,6 +54,7 @@ class References:
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _between: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     ended_at: float | None = None
     _few: tuple[int, int] | None = None
     _beyond: float = 0.0
@@ -140,6 +142,13 @@ class References:
             named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
             self._at_work[key] = cases_at(self.source.module(), signature, named)
         return self._at_work[key]
+
+    def between(self, signature: ModelSignature, cases: Sequence[ReferenceCase]) -> tuple[ReferenceCase, ...]:
+        """Return cases at lengths between those of the others, as many as eager answers in a moment."""
+        key = id(signature)
+        if key not in self._between:
+            self._between[key] = cases_between(self.source.module(), signature, cases)
+        return self._between[key]
 
     def dialogues(self, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:
         """Return calls that continue from a cache, for a model that generates."""

@@ -150,7 +150,7 @@ class _Clock:
             return None
         start, busy = time.perf_counter(), time.process_time()
         try:
-            found = _run(module, self._signature, case)
+            found = run_case(module, self._signature, case)
         except Exception as error:  # noqa: BLE001 - the eager model refuses this call, by an error of any type
             log.info("%s is left out: eager refuses it: %r", case.name, error)
             self.problem = self.problem or f"{type(error).__name__}: {error}"
@@ -200,7 +200,7 @@ def cases_at(
 def _run_stated(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     """Return a case of stated lengths; with the values of samples that were given, if eager refuses other values."""
     try:
-        return _run(module, signature, case)
+        return run_case(module, signature, case)
     except Exception as error:
         if signature.given and case.seed:
             return _run_stated(module, signature, replace(case, seed=0))
@@ -261,7 +261,8 @@ def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Cas
             yield case
 
 
-def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
+def run_case(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
+    """Return a case with the eager model's outputs; it raises what eager raises."""
     inputs = signature.draw(case)
     found = _answered(module, signature, case.name, inputs)
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
