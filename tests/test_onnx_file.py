@@ -14,7 +14,7 @@ import torch
 
 import optimum_core
 from optimum_core import accelerate
-from optimum_core.errors import OptionError, SourceError
+from optimum_core.errors import OptionError, SourceError, UnavailableError
 
 Tiny = Callable[[str], Any]
 SHAPE = (3, 11)
@@ -75,6 +75,11 @@ def test_a_float_file_gives_what_its_model_gave(
     assert np.allclose(fast(**inputs)["logits"], logits, atol=1e-3 * float(np.abs(logits).max()))
     fast.save_pretrained(tmp_path / "out")
     assert np.array_equal(optimum_core.load(tmp_path / "out")(**inputs)["logits"], fast(**inputs)["logits"])
+
+
+def test_a_file_that_writes_no_text_names_its_checkpoint(float_file: Path) -> None:
+    with pytest.raises(UnavailableError, match="accelerate the checkpoint that it was made from"):
+        accelerate(float_file, target="ort", budget=0).generate("any")
 
 
 def test_axes_are_proved_dynamic_by_the_evaluator(float_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,13 @@ def test_a_decoder_of_theirs_generates_as_eager(
         part.save_pretrained(place)
     with accelerate(place, target=layout.target, cache_dir=tmp_path / "cache") as fast:
         assert fast.can_generate() and "unverified against an original" in repr(fast)
+        assert _same_texts(fast, model, input_ids=_IDS, attention_mask=_MASK, max_new_tokens=8)
+    (place / "generation_config.json").unlink()
+    described = json.loads((place / "config.json").read_text(encoding="utf-8"))  # it says what it is, too
+    (place / "config.json").write_text(
+        json.dumps({**described, "architectures": ["LlamaForCausalLM"]}), encoding="utf-8"
+    )
+    with accelerate(place, target=layout.target, cache_dir=tmp_path / "cache") as fast:
         assert _same_texts(fast, model, input_ids=_IDS, attention_mask=_MASK, max_new_tokens=8)
 
 

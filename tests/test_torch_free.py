@@ -39,7 +39,9 @@ for target in ("auto", "ort"):
         accelerate(model, target=target)
     except OptimumError as error:
         refused[target] = [type(error).__name__, str(error)]
+tuned = load(artifact, retune=True, shapes=[(1, 9)])
 print(json.dumps({
+    "tuned": float(np.abs(tuned(**{name: given[name] for name in given if name != "want"})[0] - want).max()),
     "absent": absent, "core": optimum_core.__file__, "backend": fast.backend, "refused": refused,
     "error": float(np.abs(answer.last_hidden_state - want).max() / np.abs(want).max()),
     "same": answer[0] is answer["last_hidden_state"], "kind": type(answer[0]).__name__,
@@ -121,6 +123,10 @@ def test_an_artifact_gives_eagers_values(result: dict[str, Any]) -> None:
     assert result["error"] < 1e-3
     assert (result["same"], result["kind"]) == (True, "ndarray")
     assert (result["hidden_size"], result["device"], result["dtype"]) == (32, "cpu", "float32")
+
+
+def test_an_artifact_is_tuned_again(result: dict[str, Any]) -> None:
+    assert result["tuned"] < 1e-3
 
 
 @pytest.mark.parametrize("target", ["auto", "ort"])

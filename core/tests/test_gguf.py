@@ -7,10 +7,12 @@ from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 import torch
 import transformers
 
 from optimum_core import accelerate
+from optimum_core.errors import SourceError
 from optimum_core.models.sources.source import open_source
 
 _IDS = torch.tensor([[5, 9, 11, 2, 30, 7]])
@@ -79,3 +81,18 @@ def test_a_file_is_read_and_says_how_it_was_stored(tmp_path: Path) -> None:
     assert np.allclose(np.asarray(fast(input_ids=_IDS).logits), got, atol=1e-3)
     assert fast.report is not None
     assert any("GGUF as Q8_0" in note for note in fast.report.notes)
+
+
+@pytest.mark.parametrize("sizes", [False, True])
+def test_a_file_without_weights_is_named(sizes: bool, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "vocabulary.gguf", "llama")
+    if sizes:
+        writer.add_block_count(1)
+        writer.add_embedding_length(32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    lacking = "weights" if sizes else "weights and no embedding_length and no block_count"
+    with pytest.raises(SourceError, match=f"vocabulary.gguf holds no {lacking}: it is a vocabulary alone"):
+        accelerate(tmp_path / "vocabulary.gguf")

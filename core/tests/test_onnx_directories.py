@@ -17,7 +17,9 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from optimum_core import accelerate, load
 from optimum_core.errors import ArtifactError, InputError, SourceError
+from optimum_core.models.sources.agreement import contradiction
 from optimum_core.models.sources.source import DirectorySource, open_source
+from optimum_core.types import TensorSpec
 
 _LABELS = {0: "bad", 1: "fair", 2: "good"}
 _IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 1]])
@@ -130,6 +132,53 @@ def test_a_configuration_has_to_agree_with_the_graph(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(wrong, encoding="utf-8")
         with pytest.raises(SourceError, match=error):
             accelerate(tmp_path, target="ort", budget=0, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("config.json", '{"architectures": 7}', "states architectures as 7, and no list of names"),
+        ("config.json", '{"id2label": "good"}', "states id2label as 'good', and no object"),
+        ("config.json", "null", "holds a NoneType, and no object"),
+        ("generation_config.json", "{", "is no JSON"),
+        ("sentence_bert_config.json", "[]", "holds a list, and no object"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("weights", ["model.onnx", "model.safetensors"])
+def test_damaged_settings_are_named(weights: str, name: str, content: str, error: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    if name.startswith("generation") and weights.endswith(".onnx"):
+        _export(_classifier(), tmp_path / weights)  # whether it is a decoder's is seen first
+    else:
+        (tmp_path / weights).write_bytes(b"any")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(SourceError, match=error):
+        accelerate(tmp_path, budget=0)
+
+
+@pytest.mark.parametrize("wrong", [{"dim": "wide"}, {"dtype": "nosuch"}])
+def test_a_configuration_that_its_class_does_not_take_is_named(wrong: dict[str, Any], tmp_path: Path) -> None:
+    _classifier().save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**stated, **wrong}), encoding="utf-8")
+    with pytest.raises(SourceError, match="transformers cannot read its configuration"):
+        accelerate(tmp_path, budget=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "fits"),
+    [
+        ("text-classification", ("start_logits", "end_logits"), False),
+        ("question-answering", ("start_logits", "end_logits"), True),
+        ("question-answering", ("logits",), False),
+        ("question-answering", ("output_0", "output_1"), True),
+        ("document-question-answering", ("start_logits", "end_logits"), True),
+    ],
+)
+def test_outputs_by_name_have_to_be_those_of_the_task(task: str, names: tuple[str, ...], fits: bool) -> None:
+    outputs = [TensorSpec(name=name, dtype="float32", shape=("batch", "sequence")) for name in names]
+    assert (contradiction(task, outputs) == "") == fits
 
 
 def test_the_stages_of_an_export_for_generation_are_named(tmp_path: Path) -> None:

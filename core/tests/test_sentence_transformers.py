@@ -319,3 +319,13 @@ def test_a_directory_that_it_saved_is_read(cross: tuple[Any, Any], original: Any
     source.compare_with_original()
     cross[0].save_pretrained(str(tmp_path / "cross"))
     assert not isinstance(open_source(tmp_path / "cross"), SentenceSource), "it is a classifier"
+
+
+def test_a_tokenizer_without_marks_makes_nothing_of_an_empty_text(transformer: Any, tmp_path: Path) -> None:
+    place = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer)
+    tokenizer = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
+    (place / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}), encoding="utf-8")
+    original = sentence_transformers.SentenceTransformer(str(place), device="cpu")
+    fast = accelerate(place, **QUICK)
+    _close(fast.encode(["w5 w6", "w7"]), original.encode(["w5 w6", "w7"]))
+    assert fast.report is not None and any("equal those of sentence-transformers" in note for note in fast.report.notes)

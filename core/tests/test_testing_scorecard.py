@@ -45,6 +45,16 @@ def test_a_broken_promise_is_named_with_its_place() -> None:
     assert tree["checks"][1]["where"] == "hooks.md#lifetime-of-outputs" and tree["passed"] is False
 
 
+def test_a_cause_is_told_once() -> None:
+    names = ("test_outputs_are_fresh", "test_inputs_are_left_alone")
+    page = card(
+        *(Check(test=name, way="acme-cpu", outcome="failed", detail="no driver") for name in names),
+        Check(test="test_probing_twice_gives_the_same", way="", outcome="failed", detail="another"),
+    ).to_markdown()
+    assert page.count("> no driver") == 1 and "- 2 promises, of one cause:" in page
+    assert all(f"`{name}` on acme-cpu" in page for name in names) and page.count("of one cause") == 1
+
+
 def test_what_was_not_tested_is_no_success() -> None:
     skipped = [Check(test=name, way="", outcome="skipped", detail="nothing here loads it") for name in PROMISES]
     assert card(*skipped).complete and not card(*skipped).passed

@@ -106,7 +106,7 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         + "            outputs = {key: array * 2 for key, array in outputs.items()}\n",
         {"test_it_agrees_with_eager_at_unseen_shapes"},
     ),
-    "loads_a_text": ('loads=("torch",)', 'loads="torch"', {"test_offers_are_well_formed", "*"}),
+    "loads_a_text": ('loads=("torch",)', 'loads="torch"', {"test_it_is_found_once_and_ready"}),
     "loads_what_nothing_makes": (
         'loads=("torch",)',
         'loads=("torch", "stone")',
@@ -115,7 +115,7 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
     "runs_an_unknown_scheme": (
         'loads=("torch",)',
         'loads=("torch",), runs=("int8",)',
-        {"test_offers_are_well_formed", "*"},
+        {"test_it_is_found_once_and_ready"},
     ),
     "ignores_the_mask": (
         _RUN,
@@ -211,8 +211,6 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         "    return Support",
         '    if hardware.system != "linux":\n        raise KeyError(hardware.system)\n    return Support',
         {
-            "test_every_limitation_says_what_why_and_what_to_do",
-            "test_no_offers_means_a_limitation",
             "test_probing_for_other_systems_does_not_fail",
         },
     ),
@@ -222,7 +220,12 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {"test_every_offer_has_its_hook"},
     ),
     "heavy_entry_module": ('BACKEND = "', 'import numpy\n\nBACKEND = "', {"test_its_entry_module_and_probe_are_light"}),
-    "unknown_hook": ("def infer(", "def inferr(", {"test_it_is_found_once_and_ready", "*"}),
+    "unknown_hook": ("def infer(", "def inferr(", {"test_it_is_found_once_and_ready"}),
+    "failing_probe": (
+        "    return Support",
+        '    raise OSError("driver 7 is broken")\n    return Support',
+        {"test_it_is_found_once_and_ready"},
+    ),
 }
 
 #: The same for `STUB`, on which only the tests named here are run.

@@ -135,6 +135,23 @@ def test_an_ir_without_its_weights_is_named(tmp_path: Path) -> None:
         load(tmp_path / "theirs")
 
 
+def test_an_ir_without_its_graph_is_no_checkpoint(tmp_path: Path) -> None:
+    _convert(tmp_path / "theirs")
+    (tmp_path / "theirs" / "openvino_model.xml").unlink()
+    (tmp_path / "theirs" / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
+    with pytest.raises(SourceError, match=r"holds the weights of OpenVINO IR without its \.xml"):
+        accelerate(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_one_of_a_pair_is_no_model(part: str, tmp_path: Path) -> None:
+    _convert(tmp_path)
+    for name in ("xml", "bin"):
+        (tmp_path / f"openvino_model.{name}").rename(tmp_path / f"openvino_{part}_model.{name}")
+    with pytest.raises(ArtifactError, match=rf"coder_model\.xml is not beside openvino_{part}_model\.xml"):
+        accelerate(tmp_path)
+
+
 @pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}])
 def test_what_only_the_original_could_become_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
     _convert(tmp_path / "theirs")

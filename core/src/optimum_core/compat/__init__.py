@@ -30,7 +30,6 @@ from optimum_core.compat.intel import (
     OVModelForTokenClassification,
     OVModelForVisualCausalLM,
     OVModelForZeroShotImageClassification,
-    OVWeightQuantizationConfig,
 )
 from optimum_core.compat.onnxruntime import (
     ORTModelForAudioClassification,
@@ -61,6 +60,7 @@ from optimum_core.compat.quantization import (
     ORTQuantizer,
     QuantizationConfig,
 )
+from optimum_core.compat.weights import OVWeightQuantizationConfig
 from optimum_core.errors import UnavailableError
 
 __all__ = [

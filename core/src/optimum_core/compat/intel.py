@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from optimum_core.compat.arguments import check, named, opened, place_of
-from optimum_core.errors import OptionError
+from optimum_core.compat.arguments import check
+from optimum_core.compat.devices import check_device
+from optimum_core.compat.opening import Opening, exporting, place_of
+from optimum_core.compat.weights import quantized
 
 if TYPE_CHECKING:
     from optimum_core import AcceleratedModel
-    from optimum_core.types import QuantizeConfig
-
-
-@named
-@dataclass(frozen=True)
-class OVWeightQuantizationConfig:
-    """`QuantizeConfig(scheme="weight-only", weights="int4", …)`, for `quantization_config=`.
-
-    Attributes:
-        bits: 4 or 8.
-        sym: whether zero of the weights is the integer 0; None: the backend's choice.
-        group_size: weights of one channel that share a scale; -1: the whole channel.
-        ratio: share of the layers that get 4 bits.
-    """
-
-    bits: int = 8
-    sym: bool | None = None
-    group_size: int | None = None
-    ratio: float | None = None
-
-    def config(self) -> QuantizeConfig:
-        """Return ours.
-
-        Raises:
-            OptionError: a value is not one of those allowed.
-        """
-        from optimum_core.types import QuantizeConfig
-
-        return QuantizeConfig(
-            scheme="weight-only", weights=f"int{self.bits}", symmetric=self.sym, group_size=self.group_size,
-            ratio=self.ratio,
-        )  # fmt: skip
 
 
 class OVModel:
@@ -56,11 +25,14 @@ class OVModel:
         cls,
         model_id: str | os.PathLike[str],
         *,
+        config: Any = None,
         export: bool | None = None,
+        from_transformers: bool | None = None,
         device: str = "CPU",
+        compile: bool | None = True,
         ov_config: Mapping[str, Any] | None = None,
         load_in_8bit: bool | None = None,
-        quantization_config: OVWeightQuantizationConfig | None = None,
+        quantization_config: Any = None,
         file_name: str | None = None,
         subfolder: str = "",
         revision: str | None = None,
@@ -71,11 +43,14 @@ class OVModel:
         """Return the model of a checkpoint, of a directory with an OpenVINO IR or an ONNX file, or of an artifact.
 
         Args:
-            export: True and None convert what is not converted yet.
+            config: the configuration to read a checkpoint under, instead of its own.
+            export: True and None convert what is not converted yet; `from_transformers` is its older name.
             device: OpenVINO's name of it ("CPU", "GPU", "GPU.1", "NPU", "AUTO"); it names the device of the target.
+            compile: False waits for `compile()` or the first use, so that `reshape` and `to` cost no search of their
+                own.
             ov_config: properties of OpenVINO, as `options={"properties": …}`.
             load_in_8bit: True: `quantize="weight-only-int8"`.
-            quantization_config: `quantize=` with its values.
+            quantization_config: `quantize=` with its values: an `OVWeightQuantizationConfig`, or its fields.
             budget: seconds for the search, as of `accelerate`.
             further: other arguments of optimum-intel: refused, or warned of where no value depends on them.
 
@@ -83,29 +58,31 @@ class OVModel:
             OptionError: an argument has a meaning there that is not kept here.
             OptimumError: as `accelerate` and `load`.
         """
+        from optimum_core.compat.reshaping import OVAcceleratedModel
+
         check(cls.__name__, further)
-        place = place_of(cls.__name__, model_id, file_name, subfolder)
-        return opened(
-            cls.__name__, place, export=export, target=_target(device), task=cls.task, revision=revision,
-            trust_remote_code=trust_remote_code, budget=budget,
-            options={"properties": dict(ov_config)} if ov_config else None,
-            quantize=_quantized(cls.__name__, load_in_8bit, quantization_config),
+        target = target_of(device)
+        check_device(cls.__name__, "device", device, target)
+        place = place_of(cls.__name__, model_id, file_name, subfolder, revision)
+        asked = {
+            "task": cls.task, "revision": revision, "trust_remote_code": trust_remote_code, "budget": budget,
+            "options": {"properties": dict(ov_config)} if ov_config else None,
+            **quantized(cls.__name__, load_in_8bit, quantization_config),
+        }  # fmt: skip
+        opening = Opening(
+            who=cls.__name__, place=place, target=target, config=config,
+            export=exporting(export, from_transformers), further=asked,
         )  # fmt: skip
+        model = OVAcceleratedModel(opening)
+        if compile or compile is None:
+            model.compile()
+        return model
 
 
-def _target(device: str) -> str:
+def target_of(device: str) -> str:
+    """Return the target for a device by OpenVINO's name: "openvino:gpu:1" for "GPU.1", "openvino" for "AUTO"."""
     name = device.lower().replace(".", ":")
     return "openvino" if name == "auto" else f"openvino:{name}"
-
-
-def _quantized(who: str, in_8_bits: bool | None, config: Any) -> Any:
-    if config is None:
-        return "weight-only-int8" if in_8_bits else None
-    if not isinstance(config, OVWeightQuantizationConfig) or in_8_bits:
-        why = "load_in_8bit contradicts it" if in_8_bits else f"it is a {type(config).__name__}"
-        remedy = "give an OVWeightQuantizationConfig of optimum_core.compat alone; or accelerate(…, quantize=…)"
-        raise OptionError(f"{who}, quantization_config", why, remedy)
-    return config.config()
 
 
 class OVModelForAudioClassification(OVModel):

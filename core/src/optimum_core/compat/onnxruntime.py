@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from optimum_core.compat.arguments import check, opened, place_of
+from optimum_core.compat.arguments import check
+from optimum_core.compat.devices import check_device
+from optimum_core.compat.opening import Opening, exporting, place_of
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ class ORTModel:
         cls,
         model_id: str | os.PathLike[str],
         *,
+        config: Any = None,
         export: bool | None = None,
+        from_transformers: bool | None = None,
         provider: str = "CPUExecutionProvider",
         file_name: str | None = None,
         subfolder: str = "",
@@ -47,7 +51,8 @@ class ORTModel:
         """Return the model of a checkpoint, of a directory with an ONNX file, or of an artifact.
 
         Args:
-            export: True and None export what is not exported yet.
+            config: the configuration to read a checkpoint under, instead of its own.
+            export: True and None export what is not exported yet; `from_transformers` is its older name.
             provider: the execution provider; it names the device of the target.
             file_name: one of several graphs in a directory.
             options: options of the backend, in place of `session_options`.
@@ -61,11 +66,16 @@ class ORTModel:
         check(cls.__name__, further)
         if provider not in _TARGETS:
             raise OptionError(f"{cls.__name__}, provider", f"{provider!r} is unknown", _ONE_OF)
-        place = place_of(cls.__name__, model_id, file_name, subfolder)
-        return opened(
-            cls.__name__, place, export=export, target=_TARGETS[provider], task=cls.task, revision=revision,
-            trust_remote_code=trust_remote_code, budget=budget, options=options,
-        )  # fmt: skip
+        check_device(cls.__name__, "provider", provider, _TARGETS[provider])
+        place = place_of(cls.__name__, model_id, file_name, subfolder, revision)
+        further = {
+            "task": cls.task, "revision": revision, "trust_remote_code": trust_remote_code, "budget": budget,
+            "options": options,
+        }  # fmt: skip
+        return Opening(
+            who=cls.__name__, place=place, target=_TARGETS[provider], config=config,
+            export=exporting(export, from_transformers), further=further,
+        ).open()  # fmt: skip
 
 
 class ORTModelForAudioClassification(ORTModel):

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from optimum_core.compat.arguments import named
+from optimum_core.compat.arguments import for_accelerate, named
 from optimum_core.compat.originals import original_of
 from optimum_core.errors import OptionError
 
+#: Their fields that are not here, with the values that say what is done anyway: fusions are a level that competes.
+_USUAL: Mapping[str, tuple[Any, ...]] = {
+    "enable_transformers_specific_optimizations": (True, False),
+    "disable_gelu_fusion": (False,),
+    "disable_attention_fusion": (False,),
+    "disable_bias_gelu_fusion": (False,),
+    "disable_layer_norm_fusion": (False,),
+    "disable_skip_layer_norm_fusion": (False,),
+    "disable_bias_skip_layer_norm_fusion": (False,),
+    "disable_rotary_embeddings": (False,),
+    "disable_embed_layer_norm": (None, True),
+    "disable_embed_layer_norm_fusion": (True,),
+    "disable_shape_inference": (None, False),
+    "enable_gelu_approximation": (False,),
+}
 _LEVELS = {0: None, 1: "basic", 2: "extended", 99: "all"}
 
 
-@named
+@named(_USUAL)
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
     """`level=` and `precision=` of `accelerate`.
@@ -49,24 +65,24 @@ class AutoOptimizationConfig:
     """`level=` of `accelerate`: O1 is "basic"; in O2 and O3 all levels compete, by time and not by their number."""
 
     @staticmethod
-    def O1() -> OptimizationConfig:  # noqa: N802 (their name)
+    def O1(for_gpu: bool = False, **further: Any) -> OptimizationConfig:  # noqa: N802 (their name)
         """`level="basic"`."""
-        return OptimizationConfig(optimization_level=1)
+        return OptimizationConfig(optimization_level=1, optimize_for_gpu=for_gpu, **further)
 
     @staticmethod
-    def O2() -> OptimizationConfig:  # noqa: N802
+    def O2(for_gpu: bool = False, **further: Any) -> OptimizationConfig:  # noqa: N802
         """No argument: the fusions and all other levels compete."""
-        return OptimizationConfig(optimization_level=None)
+        return OptimizationConfig(optimization_level=None, optimize_for_gpu=for_gpu, **further)
 
     @staticmethod
-    def O3() -> OptimizationConfig:  # noqa: N802
+    def O3(for_gpu: bool = False, **further: Any) -> OptimizationConfig:  # noqa: N802
         """No argument, as O2: an approximation of GELU, which O3 adds there, has to agree with eager here."""
-        return OptimizationConfig(optimization_level=None)
+        return OptimizationConfig(optimization_level=None, optimize_for_gpu=for_gpu, **further)
 
     @staticmethod
-    def O4() -> OptimizationConfig:  # noqa: N802
+    def O4(for_gpu: bool = True, **further: Any) -> OptimizationConfig:  # noqa: N802
         """`target="ort:cuda", precision="fp16"`."""
-        return OptimizationConfig(optimization_level=None, optimize_for_gpu=True, fp16=True)
+        return OptimizationConfig(**{"optimization_level": None, "optimize_for_gpu": for_gpu, "fp16": True, **further})
 
 
 class ORTOptimizer:
@@ -90,13 +106,14 @@ class ORTOptimizer:
         """Optimize, write an artifact, and return its directory: `accelerate(…).save_pretrained(save_dir)`.
 
         Args:
-            options: further arguments of `accelerate`.
+            options: further arguments of `accelerate`, or of theirs, which are refused or warned of.
 
         Raises:
             OptimumError: as `accelerate`.
         """
         from optimum_core import accelerate
 
-        fast = accelerate(self._model, **optimization_config.arguments(), **options)
+        own = for_accelerate("ORTOptimizer.optimize", options)
+        fast = accelerate(self._model, **optimization_config.arguments(), **own)
         fast.save_pretrained(save_dir)
         return Path(save_dir)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from optimum_core.compat.arguments import named
+from optimum_core.compat.arguments import check, for_accelerate, named
+from optimum_core.compat.opening import say_if_not_quantized
 from optimum_core.compat.originals import original_of
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.packages import present
@@ -18,7 +20,7 @@ from optimum_core.types.presets import preset
 _TARGET = "ort"
 
 
-@named
+@named()
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
     """`QuantizeConfig`, as `quantize=` takes it.
@@ -86,7 +88,7 @@ def _config(name: str, is_static: bool, further: dict[str, Any]) -> Quantization
     return QuantizationConfig(config=config, is_static=is_static)
 
 
-@named
+@named()
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
     """The fields `calibration` and `percentile` of `QuantizeConfig`."""
@@ -99,18 +101,21 @@ class AutoCalibrationConfig:
     """`QuantizeConfig(calibration="minmax")` and the like."""
 
     @staticmethod
-    def minmax(dataset: Any = None, moving_average: bool = False) -> CalibrationConfig:
+    def minmax(dataset: Any = None, moving_average: bool = False, **further: Any) -> CalibrationConfig:
         """`calibration="minmax"`, or "moving-average"."""
+        check("AutoCalibrationConfig.minmax", further)
         return CalibrationConfig(method="moving-average" if moving_average else "minmax")
 
     @staticmethod
-    def entropy(dataset: Any = None) -> CalibrationConfig:
+    def entropy(dataset: Any = None, **further: Any) -> CalibrationConfig:
         """`calibration="entropy"`."""
+        check("AutoCalibrationConfig.entropy", further)
         return CalibrationConfig(method="entropy")
 
     @staticmethod
-    def percentiles(dataset: Any = None, percentile: float = 99.999) -> CalibrationConfig:
+    def percentiles(dataset: Any = None, *, percentile: float = 99.999, **further: Any) -> CalibrationConfig:
         """`calibration="percentile"`."""
+        check("AutoCalibrationConfig.percentiles", further)
         return CalibrationConfig(method="percentile", percentile=percentile)
 
 
@@ -122,11 +127,25 @@ class Calibration:
     config: CalibrationConfig
 
 
+def _check_fit(method: str, operators: Sequence[str] | None, further: dict[str, Any]) -> None:
+    """Refuse arguments of `fit` that have no meaning here.
+
+    Raises:
+        OptionError: operators are named, or another argument would change something.
+    """
+    if operators:
+        why, remedy = "the backend chooses them", "leave it out, or pass that of the configuration"
+        raise OptionError(f"ORTQuantizer.{method}, operators_to_quantize", why, remedy)
+    check(f"ORTQuantizer.{method}", further)
+
+
 class ORTQuantizer:
     """`accelerate(model, target="ort", quantize=…, calibration=…)`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._parts: list[Iterable[Any]] = []
+        self._calibration: CalibrationConfig | None = None
 
     @classmethod
     def from_pretrained(cls, model_or_path: Any, file_name: str | None = None) -> Self:
@@ -142,7 +161,7 @@ class ORTQuantizer:
         dataset_name: str,
         num_samples: int = 100,
         dataset_config_name: str | None = None,
-        dataset_split: str = "train",
+        dataset_split: str | None = "train",
         preprocess_function: Callable[..., Any] | None = None,
         preprocess_batch: bool = True,
         seed: int = 2016,
@@ -162,17 +181,51 @@ class ORTQuantizer:
         return rows if preprocess_function is None else rows.map(preprocess_function, batched=preprocess_batch)
 
     def fit(
-        self, dataset: Iterable[Any], calibration_config: CalibrationConfig, operators_to_quantize: Sequence[str] = ()
+        self,
+        dataset: Iterable[Any],
+        calibration_config: CalibrationConfig,
+        operators_to_quantize: Sequence[str] | None = None,
+        **further: Any,
     ) -> Calibration:
         """Keep the rows for `quantize`: `calibration=dataset`.
+
+        Args:
+            further: other arguments of theirs: refused, or warned of where they change nothing.
 
         Raises:
             OptionError: operators are named, which the backend chooses here.
         """
-        if operators_to_quantize:
-            why, remedy = "the backend chooses them", "leave it out, or pass that of the configuration"
-            raise OptionError("ORTQuantizer.fit, operators_to_quantize", why, remedy)
+        _check_fit("fit", operators_to_quantize, further)
         return Calibration(rows=dataset, config=calibration_config)
+
+    def partial_fit(
+        self,
+        dataset: Iterable[Any],
+        calibration_config: CalibrationConfig,
+        operators_to_quantize: Sequence[str] | None = None,
+        **further: Any,
+    ) -> None:
+        """Keep further rows, which `compute_ranges` returns together.
+
+        Args:
+            further: as of `fit`.
+
+        Raises:
+            OptionError: as `fit`.
+        """
+        _check_fit("partial_fit", operators_to_quantize, further)
+        self._parts.append(dataset)
+        self._calibration = calibration_config
+
+    def compute_ranges(self) -> Calibration:
+        """Return the rows of all calls of `partial_fit`, for `quantize`.
+
+        Raises:
+            OptionError: there was none.
+        """
+        if self._calibration is None:
+            raise OptionError("ORTQuantizer.compute_ranges", "no rows were given", "call partial_fit first")
+        return Calibration(rows=chain.from_iterable(self._parts), config=self._calibration)
 
     def quantize(
         self,
@@ -184,7 +237,7 @@ class ORTQuantizer:
         """Quantize, write an artifact, and return its directory: `accelerate(…).save_pretrained(save_dir)`.
 
         Args:
-            options: further arguments of `accelerate`.
+            options: further arguments of `accelerate`, or of theirs, which are refused or warned of.
 
         Raises:
             OptionError: static quantization lacks `calibration_tensors_range`.
@@ -192,6 +245,7 @@ class ORTQuantizer:
         """
         from optimum_core import accelerate
 
+        own = for_accelerate("ORTQuantizer.quantize", options)
         config, rows = quantization_config.config, None
         if quantization_config.is_static:
             if not isinstance(calibration_tensors_range, Calibration):
@@ -199,6 +253,7 @@ class ORTQuantizer:
                 raise OptionError("ORTQuantizer.quantize, calibration_tensors_range", why, remedy)
             how, rows = calibration_tensors_range.config, calibration_tensors_range.rows
             config = replace(config, calibration=how.method, percentile=how.percentile)
-        fast = accelerate(self._model, target=_TARGET, quantize=config, calibration=rows, **options)
+        fast = accelerate(self._model, target=_TARGET, quantize=config, calibration=rows, **own)
+        say_if_not_quantized("ORTQuantizer.quantize", fast)
         fast.save_pretrained(save_dir)
         return Path(save_dir)

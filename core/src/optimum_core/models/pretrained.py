@@ -28,22 +28,34 @@ def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
         SourceError: there is no such repository, or it cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = [*_PLAIN_FILES, "*.py"] if with_code else _PLAIN_FILES
-    try:
+    with _hub_errors(f"model {repository!r}", "directory"):
         path = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         if not any(path.glob("*.safetensors")):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, "*.bin"]))
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, *_CONVERTED]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise SourceError(
-            f"model {repository!r}",
-            f"it is no directory here, and the hub does not give it: {first_line(error)}",
-            "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a directory",
-        ) from error
     return path
+
+
+def download_part(repository: str, folder: str, name: str | None, *, revision: str | None) -> Path:
+    """Fetch one exported model of a repository, with the configuration and tokenizer around it; return the directory.
+
+    Args:
+        folder: the folder that holds it; empty: the repository itself.
+        name: the file in it, which brings the weights beside it; None: all of the folder.
+
+    Raises:
+        SourceError: as `download`.
+    """
+    from huggingface_hub import snapshot_download
+
+    inside = f"{folder}/" if folder else ""
+    wanted = [f"{inside}*"] if name is None else [f"{inside}{name}*", f"{inside}{Path(name).with_suffix('.bin')}"]
+    described = ["*.json", "*.txt", "*.model", "*.jinja"]
+    with _hub_errors(f"model {repository!r}", "directory"):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*described, *wanted]))
 
 
 def download_file(repository: str, name: str) -> Path:
@@ -53,16 +65,22 @@ def download_file(repository: str, name: str) -> Path:
         SourceError: there is no such file, or it cannot be reached.
     """
     from huggingface_hub import hf_hub_download
+
+    with _hub_errors(f"file {name!r} of {repository!r}", "file"):
+        return Path(hf_hub_download(repository, name))
+
+
+@contextmanager
+def _hub_errors(who: str, kind: str) -> Iterator[None]:
+    """Turn the hub's errors about a directory or a file into a `SourceError`."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, name))
+        yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise SourceError(
-            f"file {name!r} of {repository!r}",
-            f"it is no file here, and the hub does not give it: {first_line(error)}",
-            "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a file",
-        ) from error
+        why = f"it is no {kind} here, and the hub does not give it: {first_line(error)}"
+        remedy = f"check the name and the connection (HF_HUB_OFFLINE forbids it), or give a {kind}"
+        raise SourceError(who, why, remedy) from error
 
 
 def require_export_packages(who: str) -> None:
@@ -92,10 +110,10 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_fil
     place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         found = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # classes of configurations raise errors of any type for a value that they do not take
         raise SourceError(
             f"model {name!r}",
-            f"transformers cannot read its configuration: {error}",
+            f"transformers cannot read its configuration: {first_line(error)}",
             f"check {gguf_file or 'config.json'}",
         ) from error
     return _settled(found) if _is_of_timm(found) else found
@@ -143,7 +161,7 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
     Raises:
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
-    cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
+    cls = class_of(config, trust_remote_code=trust_remote_code)
     own = {"config": config} if _is_of_timm(config) else {}
     return read_class(cls, directory, name, trust_remote_code=trust_remote_code, **own)
 
@@ -180,24 +198,50 @@ def read_class(
     """
     import torch
 
-    remote = {"trust_remote_code": True, **others} if trust_remote_code else others
+    # Of weights that have another shape than the configuration states, transformers tells only where it goes on.
+    how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True, **others}
+    remote = {"trust_remote_code": True} if trust_remote_code else {}
     try:
         with quiet():
-            model, found = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **remote)
+            model, found = cls.from_pretrained(directory, **how, **remote)
     except Exception as error:
         raise SourceError(
             f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
         ) from error
-    absent = {*found.get("missing_keys", ()), *(key for key, *_ in found.get("mismatched_keys", ()))}
-    missing = sorted(key for key in absent if may_lack is None or not key.startswith(may_lack))
+    _require_weights(cls.__name__, name, found, may_lack)
+    return model
+
+
+def _require_weights(
+    class_name: str, name: str, found: Mapping[str, Any], may_lack: str | tuple[str, ...] | None
+) -> None:
+    """Refuse a model of which weights were filled with random numbers.
+
+    Raises:
+        SourceError: weights are missing, or of other shapes than the configuration states.
+    """
+    others = [item for item in found.get("mismatched_keys", ()) if may_lack is None or not item[0].startswith(may_lack)]
+    if others:
+        key, there, stated = others[0]
+        why = f"{key} and {len(others) - 1} more" if len(others) > 1 else str(key)
+        raise SourceError(
+            f"model {name!r}",
+            f"weights have other shapes than the configuration states: {why} ({list(there)}, not {list(stated)})",
+            "give the configuration with which the checkpoint was saved",
+        )
+    missing = sorted(key for key in found.get("missing_keys", ()) if may_lack is None or not key.startswith(may_lack))
     if missing:
         raise SourceError(
             f"model {name!r}",
-            f"{len(missing)} weights of {cls.__name__} are not in the checkpoint ({', '.join(missing[:3])}, …); "
+            f"{len(missing)} weights of {class_name} are not in the checkpoint ({', '.join(missing[:3])}, …); "
             "transformers would fill them with random numbers",
             "name the right class in config.architectures, or pass the model itself",
         )
-    return model
+
+
+def class_of(config: Any, *, trust_remote_code: bool) -> Any:
+    """Return the class that `config.architectures` names, or that of the repository's own code."""
+    return _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
 
 
 def _remote_class(config: Any) -> Any:

@@ -34,9 +34,8 @@ _STATE_ARGUMENTS = ("past_key_values", "cache_params", "use_cache", "logits_to_k
 _CACHES = ("past_key_values", "cache_params")
 #: Differences of scores, relative to the greatest, that continuous batching may have at most.
 _MOST_DIFFERENT = 0.02
-_REMEDY = (
-    "generate with the eager model, which accelerate(…, target='torch') is too; call this one for logits and scores"
-)
+_EAGER = "generate with the eager model, which accelerate(…, target='torch') is too"
+_ORIGINAL = "accelerate the checkpoint that it was made from"
 
 
 class GenerativeFace(EncoderDecoderCalls, MergedCalls):
@@ -69,7 +68,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     def _decoder(self) -> Decoder:
         if not isinstance(self._session, GenerativeSession):
             why = "it was accelerated as one forward pass, without the cache that generation needs"
-            raise UnavailableError(self._who, why, _REMEDY)
+            remedy = _EAGER if self.manifest.model.has_original else _ORIGINAL
+            raise UnavailableError(self._who, why, f"{remedy}; call this one for logits and scores")
         decoder = self._session.decoder
         is_own = self._parts is not None and self._text_inputs[0] == IDS
         allowed = self.manifest.axes.get("decoder_sequence" if is_own else "sequence")

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from optimum_core.errors import OptimumError
 from optimum_core.measure import Effort, energy_score, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
-from optimum_core.search.context import SearchContext
 from optimum_core.types import Measurement
+
+if TYPE_CHECKING:  # it imports torch, without which an artifact is tuned
+    from optimum_core.search.context import SearchContext
 
 #: Number of candidates that stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import OptimumError, fault_of_the_moment
 from optimum_core.generation.generator_workload import timed_call
@@ -17,16 +17,18 @@ from optimum_core.measure.stopwatch import Emit, one_line, watched, watched_memo
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
-from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run
 from optimum_core.search.child_run import run_in_child
 from optimum_core.types import Fidelity, Session, SessionRequest
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.dialogues import Dialogue, with_dialogues
 from optimum_core.verify.quantized import verify_quantized
+
+if TYPE_CHECKING:  # they import torch, without which an artifact is tuned
+    from optimum_core.models.references.eager_dialogues import PictureText
+    from optimum_core.search.builder import Builder
+    from optimum_core.verify.dialogues import Dialogue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +125,9 @@ class TrialRunner:
             wrong = self._wrong_in_child(candidate, cases)
             here = tuple(case for case in cases if not (case.refused and self._has_child(candidate)))
             candidate.fidelity = wrong or (by or self._by_precision)(candidate, here)
-            if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
+            if dialogues and candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
+                from optimum_core.verify.dialogues import with_dialogues  # it imports torch, as eager's dialogues did
+
                 candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.drives, dialogues)
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:

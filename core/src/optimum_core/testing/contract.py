@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from importlib_metadata import entry_points
 
 from optimum_core.hardware import detect
-from optimum_core.plugins import GROUP, Status, manager
+from optimum_core.plugins import GROUP, PluginInfo, Status, manager
 from optimum_core.testing import installed
 from optimum_core.testing.imports import private_imports
 from optimum_core.testing.processes import in_new_process
@@ -38,7 +38,7 @@ class ContractTests:
         claims = [item.value for item in entry_points(group=GROUP, name=self.backend)]
         assert len(set(claims)) == 1, f"entry points named {self.backend!r} in the group {GROUP!r}: {claims}"
         infos = [info for info in manager().infos() if info.name == self.backend]
-        assert [info.status for info in infos] == [Status.READY], "\n".join(info.error for info in infos)
+        assert [info.status for info in infos] == [Status.READY], _why_not_ready(infos)
         assert self.backend in manager().names(), "it implements no hook itself"
 
     def test_its_entry_module_and_probe_are_light(self) -> None:
@@ -63,15 +63,14 @@ class ContractTests:
 
     def test_every_limitation_says_what_why_and_what_to_do(self) -> None:
         """No field of a limitation is empty, here and on other operating systems, and the hook it names exists."""
-        for hardware in (detect(), installed.BARE, *installed.on_other_systems()):
-            for item in installed.probe(self.backend, hardware).limitations:
+        for _, found in installed.answers(self.backend):
+            for item in found.limitations:
                 assert item.what.strip() and item.reason.strip() and item.remedy.strip(), f"{item} has an empty field"
                 assert item.hook in (None, "export", "optimize", "quantize", "load_session"), f"{item} names no hook"
 
     def test_no_offers_means_a_limitation(self) -> None:
         """A backend without offers has a limitation with the reason."""
-        for hardware in (detect(), installed.BARE, *installed.on_other_systems()):
-            found = installed.probe(self.backend, hardware)
+        for hardware, found in installed.answers(self.backend):
             assert found.offers or found.limitations, f"nothing offered on {hardware.system}, and no reason given"
 
     def test_offers_are_well_formed(self) -> None:
@@ -106,6 +105,10 @@ class ContractTests:
         for hook, ask in _strange_requests(tmp_path).items():
             if manager().implements(self.backend, hook):
                 assert getattr(hooks, hook)(**ask()) is None, f"{hook} answers a request for {_OTHER!r}"
+
+
+def _why_not_ready(infos: Sequence[PluginInfo]) -> str:
+    return "\n".join([*(info.error for info in infos), "`optimum-core -v plugins` shows where it was raised"])
 
 
 def _hooks_for(offer: Offer) -> tuple[str, ...]:

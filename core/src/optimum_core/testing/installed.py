@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from importlib_metadata import EntryPoint, entry_points
 
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import PROJECT, Hooks
-from optimum_core.plugins import GROUP
+from optimum_core.plugins import GROUP, Status, manager
 from optimum_core.plugins.support_check import misfit
 from optimum_core.types import Cpu, Hardware, Support, TensorSpec
 
@@ -62,6 +62,24 @@ def probe(backend: str, hardware: Hardware) -> Support:
     wrong = misfit(answers[0])
     assert wrong is None, f"{wrong.why}: {wrong.remedy}"
     return answers[0]
+
+
+def is_ready(backend: str) -> bool:
+    """Whether the backend was found once, keeps the hook contract, and its probe answered for this machine."""
+    manager().supports(detect())
+    return [info.status for info in manager().infos() if info.name == backend] == [Status.READY]
+
+
+def answers(backend: str) -> Iterator[tuple[Hardware, Support]]:
+    """Yield what the probe offers on this machine, on an unknown one and on other operating systems.
+
+    A machine for which it fails is left out: a test of its own reports that.
+    """
+    for hardware in (detect(), BARE, *on_other_systems()):
+        try:
+            yield hardware, probe(backend, hardware)
+        except Exception:  # noqa: BLE001 - a probe under test may raise anything
+            continue
 
 
 def on_other_systems() -> Iterable[Hardware]:

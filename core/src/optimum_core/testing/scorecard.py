@@ -68,7 +68,7 @@ class Scorecard:
         return json.dumps(tree, indent=2, default=dict)
 
     def to_markdown(self) -> str:
-        """Return a page: a table of capabilities, then the broken promises, then what was not tested."""
+        """Return a page: a table of capabilities, then what is broken and what was not tested, by the causes."""
         with_versions = "".join(f", {name} {version}" for name, version in self.versions.items())
         whole = "the contract" if self.complete else "what was tested of the contract"
         verdict = f"keeps {whole}" if self.passed else "does not keep the contract"
@@ -91,17 +91,26 @@ class Scorecard:
         return {name: self.counts(name, capability) for name in ("passed", "failed", "skipped")}
 
     def _of(self, outcome: Outcome) -> list[str]:
-        ways: dict[tuple[str, str], list[str]] = {}
+        """Return a line for each test with an outcome; those of one cause stand together, below it."""
+        causes: dict[str, dict[str, list[str]]] = {}
         for check in self.checks:
             if check.outcome == outcome:
-                ways.setdefault((check.test, check.detail), []).extend(filter(None, [check.way]))
-        return [_line(test, detail, on) for (test, detail), on in ways.items()]
+                ways = causes.setdefault(check.detail, {}).setdefault(check.test, [])
+                ways.extend(filter(None, [check.way]))
+        return [text for detail, tests in causes.items() for text in _of_one_cause(detail, tests)]
 
 
-def _line(test: str, detail: str, ways: Sequence[str]) -> str:
-    on = f" on {', '.join(ways)}" if ways else ""
+def _of_one_cause(detail: str, tests: Mapping[str, Sequence[str]]) -> list[str]:
     told = "".join(f"\n  > {line}".rstrip() for line in detail.splitlines())
-    return f"- **{PROMISES[test].words}**: docs/{PROMISES[test].where}\n  `{test}`{on}\n{told}"
+    if len(tests) == 1:
+        return [f"- {_named(test, ways)}\n{told}" for test, ways in tests.items()]
+    head = f"- {len(tests)} promises, of one cause:\n{told}\n"
+    return [head, *(f"  - {_named(test, ways)}".replace("\n", "\n  ") for test, ways in tests.items()), ""]
+
+
+def _named(test: str, ways: Sequence[str]) -> str:
+    on = f" on {', '.join(ways)}" if ways else ""
+    return f"**{PROMISES[test].words}**: docs/{PROMISES[test].where}\n  `{test}`{on}"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

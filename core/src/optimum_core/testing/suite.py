@@ -11,6 +11,7 @@ from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
 from optimum_core.plan import Way
 from optimum_core.plugins import manager
+from optimum_core.testing import installed
 from optimum_core.testing.contract import ContractTests
 from optimum_core.testing.inference import InferenceTests
 from optimum_core.testing.offers import OfferTests, all_running
@@ -30,6 +31,9 @@ from optimum_core.types import Support
 
 #: Tests of files and memory, which do not depend on the precision: one way of each device and format suffices.
 _BY_FORMAT = frozenset({"test_damaged_files_are_refused", "test_sessions_do_not_leak"})
+#: The test that says why a backend is not ready; of one that is not, all others would only say it again.
+_FIRST = "test_it_is_found_once_and_ready"
+_NOT_READY = f"the backend is not ready, for the reason that {_FIRST} gives"
 
 
 class BackendSuite(ContractTests, OfferTests, InferenceTests, RobustnessTests):
@@ -53,14 +57,20 @@ class BackendSuite(ContractTests, OfferTests, InferenceTests, RobustnessTests):
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Generate one test per way that the probe's offers allow; if there is none, a test skipped with the reason."""
-        supports = manager().supports(detect())
+        supports, ready = manager().supports(detect()), installed.is_ready(self.backend)
         if "subject" in metafunc.fixturenames:
             alike = metafunc.definition.name in _BY_FORMAT
-            _parametrize(metafunc, "way", lambda: _serving(self.backend, supports, alike), way_id)
+            _parametrize(metafunc, "way", ready, lambda: _serving(self.backend, supports, alike), way_id)
         if "course" in metafunc.fixturenames:
-            _parametrize(metafunc, "course", lambda: _all_courses(self.backend, supports), _course_id)
+            _parametrize(metafunc, "course", ready, lambda: _all_courses(self.backend, supports), _course_id)
         if "running" in metafunc.fixturenames:
-            _parametrize(metafunc, "running", lambda: all_running(self.backend, supports), lambda item: item.id)
+            _parametrize(metafunc, "running", ready, lambda: all_running(self.backend, supports), lambda item: item.id)
+
+    @pytest.fixture(autouse=True)
+    def _ready(self, request: pytest.FixtureRequest) -> None:
+        """Skip what a backend that is not ready cannot pass: one cause is one failure."""
+        if getattr(request.node, "originalname", request.node.name) != _FIRST and not installed.is_ready(self.backend):
+            pytest.skip(_NOT_READY)
 
     @pytest.fixture
     def subject(self, way: Way) -> Subject:
@@ -112,10 +122,13 @@ def _course_id(course: Course) -> str:
 
 
 def _parametrize(
-    metafunc: pytest.Metafunc, name: str, find: Callable[[], tuple[Any, ...]], label: Callable[[Any], str]
+    metafunc: pytest.Metafunc, name: str, ready: bool, find: Callable[[], tuple[Any, ...]], label: Callable[[Any], str]
 ) -> None:
-    try:
-        metafunc.parametrize(name, [pytest.param(item, id=label(item)) for item in find()])
-    except OptimumError as error:
-        reason = f"{error.who}: {error.why} ({error.remedy})"
-        metafunc.parametrize(name, [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))])
+    reason = _NOT_READY
+    if ready:
+        try:
+            metafunc.parametrize(name, [pytest.param(item, id=label(item)) for item in find()])
+            return
+        except OptimumError as error:
+            reason = f"{error.who}: {error.why} ({error.remedy})"
+    metafunc.parametrize(name, [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))])

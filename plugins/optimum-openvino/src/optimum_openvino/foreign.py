@@ -12,6 +12,7 @@ from optimum_core.types import Artifact, ForeignFormat
 _NAME = "openvino_model.xml"
 #: Graphs of the parts of one model, and of its tokenizer.
 _PARTS, _TOKENIZERS = "openvino_*_model.xml", ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
+_PAIR = ("openvino_decoder_model.xml", "openvino_encoder_model.xml")
 _BEGINNING = b"<net"
 #: Where sentence-transformers puts its graphs.
 _FOLDER = "openvino"
@@ -25,10 +26,17 @@ def find(path: Path) -> tuple[Path, ...]:
         if (place / _NAME).is_file():
             return _with_weights(place / _NAME)
         if parts := sorted(place.glob(_PARTS)):
-            return tuple(file for part in parts for file in _with_weights(part))
+            return tuple(file for part in _paired(parts) for file in _with_weights(part))
     named = sorted((*path.glob("*.xml"), *(path / _FOLDER).glob("*.xml")))  # quantized, such as ..._qint8_quantized.xml
     others = [file for file in named if file.name not in _TOKENIZERS and _is_graph(file)]
     return _with_weights(others[0]) if len(others) == 1 else ()
+
+
+def _paired(parts: list[Path]) -> list[Path]:
+    """Return the parts, and behind one of a pair the other, whose absence core tells."""
+    if len(parts) == 1 and parts[0].name in _PAIR:
+        return [*parts, *(parts[0].with_name(name) for name in _PAIR if name != parts[0].name)]
+    return parts
 
 
 def _with_weights(graph: Path) -> tuple[Path, ...]:

@@ -271,7 +271,8 @@ def _problem(provider: Provider, build: Build, hardware: Hardware) -> Limitation
         return limitation(reason=reason, remedy=remedy)
     if provider.needs_gpu and not _has_gpu(provider, hardware):
         kind = f"{_VENDORS[provider.vendor]} GPU" if provider.vendor else "GPU"
-        remedy = f"use another device, or a machine with a {kind} and its driver"
+        article = "an" if provider.vendor else "a"
+        remedy = f"use another device, or a machine with {article} {kind} and its driver"
         return limitation(reason=f"no {kind} found", remedy=remedy)
     if not build.has(provider):
         reason = f"the installed build ({build.label}) does not contain it"

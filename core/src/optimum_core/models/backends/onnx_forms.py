@@ -25,6 +25,7 @@ FORMAT, LAYOUT = "onnx", "optimum"
 _NAME = "model.onnx"
 _KEPT = "logits_to_keep"
 _PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
+_WRITERS = re.compile(r"\w+(ForCausalLM|LMHeadModel)\b")
 _OWN = ("input_ids", "attention_mask", "position_ids")
 _ORIGINAL = "accelerate the checkpoint that it was made from"
 
@@ -32,7 +33,7 @@ _ORIGINAL = "accelerate the checkpoint that it was made from"
 def find(path: Path) -> tuple[Path, ...]:
     """Return the graph of a decoder with its cache, with the files of its weights; nothing for other graphs."""
     folder = path if path.is_dir() else path.parent
-    if not (folder / "generation_config.json").is_file():
+    if not (folder / "generation_config.json").is_file() and not _is_of_decoder(folder / "config.json"):
         return ()
     graphs = [path] if path.is_file() else [place / _NAME for place in (path, path / FORMAT)]
     graph = next((file for file in graphs if file.suffix == ".onnx" and file.is_file()), None)
@@ -41,6 +42,11 @@ def find(path: Path) -> tuple[Path, ...]:
     proto = read_graph(graph)
     names = {value.name for value in proto.graph.input}
     return (graph, *external_files(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
+
+
+def _is_of_decoder(config: Path) -> bool:
+    """Whether a configuration names a class that writes text: its graph is read, which may be large."""
+    return config.is_file() and bool(_WRITERS.search(config.read_text(encoding="utf-8", errors="replace")))
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:

@@ -26,6 +26,9 @@ _AXES: Mapping[str, tuple[str, ...]] = {
     "text2text-generation": ("batch", "sequence", "tokens"),
 }
 
+#: The outputs of a class that marks a span of its text, and its task.
+_SPANS, _OF_SPANS = {"start_logits", "end_logits"}, "question-answering"
+
 #: Names of the numbers of ids, layers and hidden features in configurations; the first that is stated counts.
 _IDS = ("decoder_vocab_size", "vocab_size")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -39,8 +42,9 @@ def read_description(directory: Path) -> dict[str, Any]:
     """Return the content of `config.json`; empty: there is none.
 
     Raises:
-        SourceError: it is no JSON object.
+        SourceError: it, or another file of settings, is no JSON object.
     """
+    files.check_described(directory)
     path = directory / _CONFIG
     return files.read_json(path) if path.is_file() else {}
 
@@ -52,6 +56,9 @@ def contradiction(task: str | None, outputs: Sequence[TensorSpec]) -> str:
     >>> contradiction("token-classification", [TensorSpec(name="logits", dtype="float32", shape=("batch", 3))])
     'its logits are [batch, 3], and those of token-classification [batch, sequence, classes]'
     """
+    names = [spec.name for spec in outputs]
+    if (task in _AXES and set(names) >= _SPANS) or (task == _OF_SPANS and names == [_LOGITS]):
+        return f"its outputs are {', '.join(names)}, and not those of {task}"
     axes, logits = _AXES.get(task or ""), _logits(outputs)
     if axes is None or logits is None or len(logits.shape) == len(axes):
         return ""

@@ -37,6 +37,20 @@ _ADAPTER = (
 )
 _TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
+#: Files of settings beside a model, each of which holds an object.
+_SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+)
+#: Entries of `config.json` that say what the model is.
+_ENTRIES: Mapping[str, tuple[type, str]] = {
+    "architectures": (list, "list of names"),
+    "id2label": (dict, "object"),
+    "model_type": (str, "name"),
+}
+
 #: What `torch.export.save` and exporters of transformers write: its sizes are those that it was exported with.
 _PROGRAM = ("is a program of torch.export, exported or compiled already", _PLAIN)
 
@@ -72,6 +86,7 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("adapter_config.json",), *_ADAPTER),
     (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
     (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
+    (("openvino*.bin",), "holds the weights of OpenVINO IR without its .xml", "copy all files of the model"),
     (("*.pt2", "*.pte"), "holds a program of torch.export, and no weights for PyTorch", _PLAIN),
     (("*.h5",), "holds weights for TensorFlow, and none for PyTorch", _TORCH_FIRST),
     (("*.msgpack",), "holds weights for Flax, and none for PyTorch", _TORCH_FIRST),
@@ -149,6 +164,7 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
             "dequantize() it, and pass the model",
         )
     _check_scores(directory, who)
+    check_described(directory)
     return described
 
 
@@ -223,8 +239,8 @@ def _weights(directory: Path) -> list[Path]:
 
 
 def _is_ir(path: Path) -> bool:
-    """Whether a file is the second one of an OpenVINO model."""
-    return path.suffix == ".bin" and path.with_suffix(".xml").exists()
+    """Whether a file is the second one of an OpenVINO model, whose first may be missing."""
+    return path.suffix == ".bin" and (path.name.startswith("openvino_") or path.with_suffix(".xml").exists())
 
 
 def read_json(config: Path) -> dict[str, Any]:
@@ -244,6 +260,21 @@ def _read(config: Path, who: str) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise SourceError(who, f"{config} holds a {type(described).__name__}, and no object", "restore the file")
     return described
+
+
+def check_described(directory: Path) -> None:
+    """Refuse damaged files of settings before one is read where it is needed.
+
+    Raises:
+        SourceError: one is no JSON object, or an entry of `config.json` is of another type than transformers writes.
+    """
+    for name in _SETTINGS:
+        if (directory / name).is_file():
+            described = read_json(directory / name)
+            for entry, (kind, words) in _ENTRIES.items() if name == "config.json" else ():
+                if not isinstance(described.get(entry), kind | None):
+                    why = f"{directory / name} states {entry} as {described[entry]!r:.60}, and no {words}"
+                    raise SourceError(f"file {name!r}", why, "restore the file")
 
 
 def _require_shards(directory: Path, who: str) -> None:

@@ -15,6 +15,8 @@ from optimum_core.models.sources.source import DirectorySource
 from optimum_core.packages import present
 
 SUFFIX = ".gguf"
+#: The sizes of a model that every architecture states.
+_SIZES = ("embedding_length", "block_count")
 _REMEDY = "give the checkpoint that it was made from: a directory written by save_pretrained, or a hub id"
 
 
@@ -105,13 +107,22 @@ class GgufSource(DirectorySource):
 
 
 def _stored(path: Path, who: str) -> Counter[str]:
-    """Return the number of values by type of storage ("Q4_K")."""
+    """Return the number of values by type of storage ("Q4_K").
+
+    Raises:
+        SourceError: it cannot be read, or holds no weights of a model whose size it states: transformers would make a
+            usual one of billions of random numbers.
+    """
     from gguf import GGUFReader
 
     try:
-        tensors = GGUFReader(path).tensors
+        reader = GGUFReader(path)
+        tensors, stated = reader.tensors, {name.rpartition(".")[2] for name in reader.fields}
     except Exception as error:  # a damaged file raises errors of many types
         raise SourceError(who, f"{path.name} is no readable GGUF file: {error!r}", _REMEDY) from error
+    if lacking := [*([] if tensors else ["weights"]), *(name for name in _SIZES if name not in stated)]:
+        why = f"{path.name} holds no {' and no '.join(lacking)}: it is a vocabulary alone, or cut short"
+        raise SourceError(who, why, _REMEDY)
     counted: Counter[str] = Counter()
     for tensor in tensors:
         counted[tensor.tensor_type.name] += int(tensor.n_elements)
