@@ -34,6 +34,29 @@ def test_what_is_not_refused_is_right(target: str, tmp_path: Path) -> None:
     assert taken == [(2, 9), (3, 90), (2, 100), (4, 9)]
 
 
+class Padded(torch.nn.Module):
+    """Pads to a multiple of seven, and doubles texts of one shape."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        length = x.shape[1]
+        padded = torch.nn.functional.pad(x, (0, 0, 0, -(-length // 7) * 7 - length))
+        return padded * (2 if x.shape == (3, 33, 8) else 1)
+
+
+@pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")
+def test_lengths_that_padding_ends_at_are_right(tmp_path: Path) -> None:
+    model = Padded().eval()
+    samples = {"x": torch.randn(2, 12, 8)}
+    fast = accelerate(model, target="openvino", sample_inputs=samples, budget=2, cache_dir=tmp_path)
+    for shape in [(2, 7), (3, 21), (2, 42), (4, 25), (3, 33), (2, 49), (2, 84)]:
+        x = torch.randn(*shape, 8)
+        try:
+            assert torch.equal(fast(x), model(x)), shape
+        except InputError as error:
+            assert "the model computes otherwise" in str(error)
+            assert shape not in ((2, 7), (3, 21)), shape
+
+
 class Pieces(torch.nn.Module):
     """Sums within pieces of one size."""
 

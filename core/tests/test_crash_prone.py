@@ -41,6 +41,44 @@ def load_session(request):
 """
 
 
+_SESSION = """
+import os, signal
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Artifact, Offer, Support
+
+class Session:
+    backend, device, streams, crash_prone = "fragile", "cpu", 1, {prone}
+    def __init__(self, artifact):
+        self.inputs, self.outputs = artifact.inputs, artifact.outputs
+    def close(self):
+        pass
+
+@hookimpl
+def probe(hardware):
+    return Support(offers=(Offer(device="cpu", exports=("acme",), loads=("acme",), precisions=("fp32",)),),
+                   versions={{"acme": "1"}})
+
+@hookimpl
+def export(request):
+    if request.backend == "fragile":
+        (request.output / "model.acme").write_bytes(b"graph")
+        return Artifact(format="acme", path=request.output, files=("model.acme",), inputs=request.inputs,
+                        outputs=request.outputs)
+
+@hookimpl
+def load_session(request):
+    if request.backend == "fragile":
+        return Session(request.artifact)
+
+@hookimpl
+def infer(session, inputs):
+    if session.backend == "fragile":
+        if os.getpid() != {parent}:
+            os.kill(os.getpid(), signal.SIGFPE)
+        raise RuntimeError("called in the caller's process")
+"""
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     folder = tmp_path / "site"
@@ -55,5 +93,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @pytest.mark.parametrize(("prone", "told"), [("'fp32'", "SIGFPE"), ("'bf16'", "opened in the caller's process")])
 def test_a_crash_of_the_child_fails_the_candidate(site: Site, prone: str, told: str) -> None:
     site.add("fragile", _FRAGILE.format(prone=prone, parent=os.getpid()))
+    with pytest.raises(OptimumError, match=told):
+        accelerate(torch.nn.Linear(2, 2), target="fragile", sample_inputs={"input": torch.ones(3, 2)}, budget=0)
+
+
+@pytest.mark.parametrize(("prone", "told"), [(True, "SIGFPE"), (False, "called in the caller's process")])
+def test_a_session_that_may_crash_is_called_in_a_child_first(site: Site, prone: bool, told: str) -> None:
+    site.add("fragile", _SESSION.format(prone=prone, parent=os.getpid()))
     with pytest.raises(OptimumError, match=told):
         accelerate(torch.nn.Linear(2, 2), target="fragile", sample_inputs={"input": torch.ones(3, 2)}, budget=0)

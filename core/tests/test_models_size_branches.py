@@ -14,7 +14,7 @@ import torch
 
 from optimum_core.models.signatures import size_records
 from optimum_core.models.signatures.signature import ModelSignature, describe
-from optimum_core.verify.reference import planned_cases
+from optimum_core.verify.planned_cases import planned_cases
 
 
 class Scaled(torch.nn.Module):
@@ -74,6 +74,16 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("a remainder beside the quotient", lambda x: divmod(x.shape[1], 7)[1] == 0, LENGTH, {6}),
     ("the lowest bits", lambda x: x.shape[1] & 3 == 0, LENGTH, {4, 7}),
     ("bits shifted away", lambda x: x.shape[1] >> 2 > 15, LENGTH, {63}),
+    ("one remainder of several", lambda x: x.shape[1] % 30 == 17, LENGTH, {16}),
+    ("a remainder of a quotient", lambda x: (x.shape[1] // 16) % 3 == 2, LENGTH, {31}),
+    ("a remainder of a number", lambda x: 100 % x.shape[1] == 1, LENGTH, {8}),
+    ("a power of two", lambda x: x.shape[1] & (x.shape[1] - 1) == 0, LENGTH, {4, 7}),
+    ("a power of two by its logarithm", lambda x: math.log2(x.shape[1]) == int(math.log2(x.shape[1])), LENGTH, {4}),
+    ("a greatest common divisor", lambda x: math.gcd(x.shape[1], 36) == 12, LENGTH, {11}),
+    ("a count of bits", lambda x: x.shape[1].bit_length() > 6, LENGTH, {63}),
+    ("a bit", lambda x: (x.shape[1] >> 5) & 1, LENGTH, {31}),
+    ("a bit that is set", lambda x: (x.shape[1] | 8) in (44, 45), LENGTH, {35}),
+    ("a square number", lambda x: math.isqrt(x.shape[1]) ** 2 == x.shape[1], LENGTH, {4, 8}),
     ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),
@@ -123,6 +133,9 @@ JOINT: tuple[tuple[str, Callable[[torch.Tensor], Any], Callable[[int, int], bool
     ("one longer than the other", lambda x: x.shape[0] > x.shape[1], lambda a, b: a > b),
     ("both equal", lambda x: x.shape[0] == x.shape[1], lambda a, b: a == b),
     ("all values", lambda x: x.numel() > 5000, lambda a, b: 8 * a * b > 5000),
+    ("the lesser of two", lambda x: min(x.shape[0], x.shape[1]) > 50, lambda a, b: min(a, b) > 50),
+    ("a difference", lambda x: x.shape[1] - x.shape[0] == 94, lambda a, b: b - a == 94),
+    ("a common divisor", lambda x: x.shape[1] * x.shape[0] % 60 == 1, lambda a, b: a * b % 60 == 1),
 )
 
 
@@ -155,10 +168,30 @@ def test_conditions_on_one_length_each_make_no_pairs() -> None:
     assert _described(lambda x: x.shape[0] > 20 or x.shape[1] > 40).joint == ()
 
 
-def test_python_has_its_own_len_back() -> None:
-    own = builtins.len
+#: A condition whose parts are looked at one after the other, and lengths of several axes at which it has its other
+#: result.
+NESTED: tuple[tuple[str, Callable[[torch.Tensor], Any], dict[str, int]], ...] = (
+    ("a whole shape", lambda x: x.shape == (3, 33, 8), {"batch": 3, LENGTH: 33}),
+    ("one size after the other", lambda x: x.shape[0] == 3 and x.shape[1] > 32, {"batch": 3, LENGTH: 33}),
+    ("one of several shapes", lambda x: x.shape[:2] in [(3, 33), (4, 20)], {"batch": 4, LENGTH: 20}),
+    ("a smaller size", lambda x: x.shape[0] < 2 and x.shape[1] < 5, {"batch": 1, LENGTH: 4}),
+    ("three sizes", lambda x: x.shape == (3, 33, 12), {"batch": 3, LENGTH: 33, "axis2_8": 12}),
+)
+
+
+@pytest.mark.parametrize(("condition", "lengths"), [row[1:] for row in NESTED], ids=[row[0] for row in NESTED])
+def test_comparisons_that_others_lead_to_are_followed(
+    condition: Callable[[torch.Tensor], Any], lengths: dict[str, int]
+) -> None:
+    signature = _described(condition)
+    assert lengths in signature.joint
+    assert lengths in [case.lengths for case in planned_cases(signature)]
+
+
+def test_python_has_its_own_functions_back() -> None:
+    own = builtins.len, builtins.min, math.log2
     _described(lambda x: len(x) > 40)
-    assert builtins.len is own
+    assert (builtins.len, builtins.min, math.log2) == own
 
 
 def test_a_refusal_hides_no_comparison_before_it() -> None:

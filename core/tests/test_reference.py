@@ -28,8 +28,9 @@ from optimum_core.models.signatures.switches import Numbers, lengths_around, num
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.empty_rows import EMPTY, SHORT, SILENT
+from optimum_core.verify.planned_cases import planned_cases
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import GIVEN, cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import GIVEN, cases_at, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 

@@ -30,7 +30,8 @@ from optimum_core.verify import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.reference import cases_at, cases_taken, planned_cases, reference_cases
+from optimum_core.verify.planned_cases import planned_cases
+from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
 
 Described = Callable[[str], tuple[Any, ModelSignature]]
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -342,7 +342,7 @@ class Pipeline:
             budget=self._budget,
             decided=history.decided(self.request.search_budget) if auto else None,
             held_to=self._held_to,
-            references=References(source=self.source, emit=self.emit),
+            references=References(source=self.source, emit=self.emit, budget=self._budget),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,
         )

@@ -29,7 +29,7 @@ class Restriction:
         for axis in sorted(self.fixed):
             signature = signature.pinned(axis, _fixed_length(signature, axis))
         for axis, (least, greatest) in sorted(self.limits.items()):
-            why = f"the model computes otherwise at other {axis} lengths, and this form was not exported with that"
+            why = "the model computes otherwise at other lengths, which this form was exported without"
             signature = limited(signature, axis, greatest, why, least=least)
         return signature
 

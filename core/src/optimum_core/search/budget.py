@@ -121,6 +121,10 @@ class Budget:
         """Return an effort of which no round begins after the end of a stated budget."""
         return replace(effort, budget=min(effort.budget, self.left)) if self.stated else effort
 
+    def needed_beside(self, seconds: float) -> float:
+        """Return the seconds that a budget must exceed to cover so many now, beside a first candidate."""
+        return self.spent + seconds + self._first
+
     def allows(self, spec: CandidateSpec) -> bool:
         """Whether the time left covers the expected cost of a spec."""
         return self.seconds > self.needed(spec)
@@ -139,10 +143,15 @@ class Budget:
         known = next((self._known[key] for key in _likes(spec) if key in self._known), None)
         if known is not None:
             return self._now(known)
-        usual = self.slowdown * (_BASE + _PER_MB * self.size / 2**20)
+        usual = self._first
         if spec.way.exporter in self._exporters:
             usual = max(usual, self.slowdown * _ROUTE)
         return max([usual, *map(self._now, self._known.values())])
+
+    @property
+    def _first(self) -> float:
+        """Expected seconds for a first candidate."""
+        return self.slowdown * (_BASE + _PER_MB * self.size / 2**20)
 
     def _now(self, cost: _Cost) -> float:
         """Return the seconds that a step of such a cost would take now."""

@@ -78,6 +78,7 @@ class Builder:
     towers: Callable[[CandidateSpec], Mapping[str, Artifact]] | None = None
     _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
+    _behaviours: dict[str, str] = field(default_factory=dict)
     _made: dict[str, tuple[Path, Exported]] = field(default_factory=dict)
 
     @property
@@ -91,6 +92,7 @@ class Builder:
             emit=self.emit,
             made=self._made,
             failed=self._failed,
+            behaviours=self._behaviours,
         )
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
@@ -110,7 +112,7 @@ class Builder:
 
     def for_tower(self, source: Any) -> Builder:
         """Return a builder for a tower of the model, which takes what this one exported before."""
-        return replace(self, source=source, towers=None, shapes=())
+        return replace(self, source=source, towers=None, shapes=(), _behaviours={})
 
     def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
         way, level = spec.way, self._level(spec, graph)

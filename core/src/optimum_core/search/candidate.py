@@ -70,6 +70,11 @@ class Candidate:
         return not self.branches
 
     @property
+    def may_crash(self) -> bool:
+        """Whether a call at other lengths or values than the traced ones may end the process."""
+        return not self.is_sure or getattr(self.session, "crash_prone", False)
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """Places in the model's code where values decide and the export took one side."""
         return tuple(place for step in self.artifact.steps for place in step.branches) if self.artifact else ()

@@ -24,11 +24,12 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import ended_without, fixed_to_one_side, limits_of
+from optimum_core.search.notes import fixed_to_one_side, limits_of, limits_of_time
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
 from optimum_core.search.shared_faults import wrong_alike
 from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.standing import Standing
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes
@@ -67,6 +68,7 @@ class _Search:
         self._postponed: list[CandidateSpec] = []
         self._owed: CandidateSpec | None = None
         self._ended_at: float | None = None
+        self.standing = Standing(race=self.race, budget=context.budget, tried=self.tried)
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -77,13 +79,13 @@ class _Search:
                 self._try(spec, self.context.signature)
         self._restrict()
         for spec in self._postponed:
-            if self._something_built_is_true() or self._owes_nothing():
+            if self.standing.nothing_built_is_wanted() or self.standing.owes_nothing():
                 break
-            self.tried = [item for item in self.tried if item.spec != spec]
+            self.tried[:] = [item for item in self.tried if item.spec != spec]
             self._try(spec, self.context.signature)
         self._restrict()
         self._prefer_sure()
-        if not any(item.is_true and self.race.may_win(item) for item in self.tried):
+        if not self.standing.right():
             raise nothing_right(self.context, self.tried, [item for item in self.tried if self.race.may_win(item)])
         return self._decided()
 
@@ -127,7 +129,7 @@ class _Search:
 
     def _why_not(self, spec: CandidateSpec) -> str | None:
         """Return the reason to skip a spec, or None to try it."""
-        if spec.prepared and not self._worth_preparing(spec):
+        if spec.prepared and not self.standing.is_worth_preparing(spec):
             return "it is not among the best unprepared"
         if (wrong := self._wrong_export(spec)) is not None:
             return f"its export is wrong: {wrong.problem}"
@@ -136,7 +138,7 @@ class _Search:
         if self.context.budget.allows(spec):
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
-        if not self._needed(spec):
+        if not self._is_wanted(spec):
             self._left_out(self.context.budget.needed(spec))
             return why
         if not (spec.is_baseline or self.context.budget.allows_in_least(spec)) and self._may_restrict():
@@ -164,43 +166,8 @@ class _Search:
         known = self._known()
         return any(self._restricted_anew(item, known) is not None for item in self.tried)
 
-    def _needed(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
-        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best. After
-        the end of the user's budget, where eager may be returned, only the first that is built.
-
-        Args:
-            running: its own trial, if that has begun.
-        """
-        if spec.is_baseline or spec == self._owed:
-            return True
-        able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
-        built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
-        wanting = not able if spec.way.is_eager else not (built or self._owes_nothing(running))
-        return wanting or (spec.prepared and self._twin_leads(spec, running))
-
-    def _owes_nothing(self, running: Candidate | None = None) -> bool:
-        """Whether a stated budget is over and there is a result, or something was built and compared, or far behind; if
-        only one of these is so, the time must have been enough for the other."""
-        done = [item for item in self.tried if item is not running and item.was_judged]
-        has_result = any(item.is_true and item.is_sure and self.race.may_win(item) for item in done)
-        has_built = any(not item.spec.way.is_eager for item in done)
-        budget = self.context.budget
-        return budget.is_spent if has_result and has_built else budget.is_exhausted and (has_result or has_built)
-
-    def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
-        """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
-        open_ones = [item for item in self.tried if item is not running and item.session and self.race.may_win(item)]
-        leader = min(open_ones, key=lambda item: item.relative_time, default=None)
-        return leader is not None and leader.spec == replace(spec, prepared=False)
-
-    def _worth_preparing(self, spec: CandidateSpec) -> bool:
-        """Whether the unprepared twin is among the best, or was not tried."""
-        plain = replace(spec, prepared=False)
-        return all(item.session is not None for item in self.tried if item.spec == plain)
-
-    def _something_built_is_true(self) -> bool:
-        built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
-        return not built or any(item.is_true or item.far_behind for item in built)
+    def _is_wanted(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
+        return spec == self._owed or self.standing.wants(spec, running)
 
     def _left_out(self, seconds: float) -> None:
         """Note that a candidate was not tried for which a budget has to be longer than this."""
@@ -230,7 +197,7 @@ class _Search:
 
     def _is_late(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
-        if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
+        if not self.context.budget.is_spent or self._is_wanted(candidate.spec, candidate):
             return False
         self._left_out(self.context.budget.spent)
         candidate.give_up("the budget ended while it was tried")
@@ -238,8 +205,8 @@ class _Search:
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the candidate is too slow to win against the eager model."""
-        if candidate.spec.way.is_eager or not (candidate.is_sure and self.context.verify):
-            return False  # an export that is not sure may end the process that calls it: a child does so first
+        if candidate.spec.way.is_eager or candidate.may_crash or not self.context.verify:
+            return False
         if why := self.race.far_behind(candidate, self.tried):
             candidate.give_up(why, far_behind=True)
         return candidate.far_behind
@@ -270,7 +237,7 @@ class _Search:
     def _restrict(self) -> None:
         """Retry candidates that failed at some axes only with those restricted, where nothing built is correct."""
         for _ in range(3):
-            if self._something_built_is_true() or not self._retry_restricted():
+            if self.standing.nothing_built_is_wanted() or not self._retry_restricted():
                 return
 
     def _retry_restricted(self) -> bool:
@@ -279,13 +246,12 @@ class _Search:
         known = self._known()
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         levels = [(other, signature) for spec, signature in fresh for other in self._other_levels(spec)]
-        has_result = any(item.is_true and self.race.may_win(item) for item in self.tried)
-        self._owed = fresh[0][0] if fresh and not has_result else None
+        self._owed = fresh[0][0] if fresh and not self.standing.right() else None
         for spec, signature in (*fresh, *levels):
-            is_over = self._owes_nothing() and spec != self._owed
-            if is_over or (self._something_built_is_true() and not self.context.budget.allows(spec)):
+            is_over = self.standing.owes_nothing() and spec != self._owed
+            if is_over or (self.standing.nothing_built_is_wanted() and not self.context.budget.allows(spec)):
                 continue
-            self.tried = [item for item in self.tried if item.spec != spec or item.outcome != "skipped"]
+            self.tried[:] = [item for item in self.tried if item.spec != spec or item.outcome != "skipped"]
             self._try(spec, signature)
         return bool(fresh)
 
@@ -336,7 +302,7 @@ class _Search:
 
     def _prefer_sure(self) -> None:
         """Reject candidates whose export took one side of a branch on values, if another without that may win."""
-        able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
+        able = self.standing.right()
         if not any(item.is_sure for item in able):
             return
         for item in able:
@@ -354,12 +320,17 @@ class _Search:
         by_short_runs = not decision.in_full and self.context.objective != "size"
         self.race.explain(winner, self.tried, [] if by_short_runs else finalists)
         compared = self.references.taken(winner.session, winner.signature, self._cases(winner.signature))
+        left_out = tuple[str, ...]()
         if self.context.verify and not winner.spec.is_baseline:
-            winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
+            missed = self.references.left_out(winner.signature)
+            left_out = (*(case.name for case in missed), *self.references.not_in_a_row)
+            if left_out and self.references.ended_at is not None:
+                self._left_out(self.references.ended_at)
+            winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared, missed))
         precision = hint(self.context, winner, compared)
         self.tried.sort(key=lambda item: ({"chosen": 0, "slower": 1}.get(item.outcome, 2), score(item.measurements)))
         passing = [item for item in self.tried if item.failed_transiently]
-        unfinished = self._unfinished()
+        unfinished = self.standing.ended_before_anything_was_right
         report = Report(
             model=self.context.source.name,
             task=self.context.signature.task,
@@ -373,22 +344,16 @@ class _Search:
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
                 *limits_of(decision, passing),
-                *filter(None, [unfinished]),
+                *limits_of_time(self.context.budget.seconds, self.standing, left_out),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing and not unfinished,
             ended_at=self._ended_at,
+            left_out=left_out,
             **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
-
-    def _unfinished(self) -> str | None:
-        """Return that a stated budget ended before anything was built that agrees, or None."""
-        built = [item for item in self.tried if item.was_judged and not item.spec.way.is_eager]
-        if any(item.is_true or item.far_behind for item in built) or not self._owes_nothing():
-            return None
-        return ended_without(self.context.budget.seconds, has_built=bool(built))
 
 
 def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:

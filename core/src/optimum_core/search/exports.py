@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Exports:
     Attributes:
         options: returns the stated options of a backend that affect the files that it writes.
         made, failed: what was exported in this search, and what was refused, by key.
+        behaviours: hashes of what the model computes, by those of its inputs.
     """
 
     source: Source
@@ -56,6 +57,7 @@ class Exports:
     emit: Emit
     made: dict[str, tuple[Path, Exported]]
     failed: dict[str, OptimumError]
+    behaviours: dict[str, str] = field(default_factory=dict)
 
     def artifact(self, way: Way, route: str | None, graph: Graph) -> Artifact:
         """Return the export of a graph by a way's exporter and a route.
@@ -145,8 +147,11 @@ class Exports:
         methods."""
         if not self.source.in_memory:
             return ""
-        outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
-        return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
+        inputs = signature.draw(Case(name="traced"))
+        key = _hash_of(inputs)
+        if key not in self.behaviours:
+            self.behaviours[key] = _hash_of(eager_outputs(self.source.module(), inputs))
+        return self.behaviours[key]
 
     def _request(self, way: Way, route: str | None, graph: Graph, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
@@ -166,6 +171,10 @@ class Exports:
             opset=way.opset,
             options=self.options(way.exporter),
         )
+
+
+def _hash_of(arrays: Mapping[str, Any]) -> str:
+    return hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
 
 
 def _read(path: Path) -> Exported:

@@ -25,6 +25,9 @@ def nothing_right(
     if passing is not None:
         why = f"nothing could be built for a reason of the moment: {passing.problem}\n{rows}"
         return ResourceError(who, why, "free room on the disk or memory, and try again; TMPDIR may name another disk")
+    if not any(item.artifact is not None or item.outcome == "skipped" for item in able):
+        remedy = f"{eager}, change what the exporters name, or pass another target"
+        return VerificationError(who, f"none of its forms could be built:\n{rows}", remedy)
     if budget.is_exhausted and any(item.outcome == "skipped" for item in able):
         why = f"nothing that was built in {budget.spent:.0f} s agrees with the eager model:\n{rows}"
         remedy = f"to try the rest, pass a budget of more than {budget.seconds:g} s, or none; or {eager}"

@@ -60,6 +60,8 @@ def why_again(report: Report | None, budget: float | None) -> str:
         return "it was decided on a busy or full machine: it is done again"
     if report is not None and is_longer(budget, report.ended_at):
         return "a search with less time left candidates untried: it is done again"
+    if report is not None and report.left_out and budget is None:
+        return "a search with a budget left out comparisons with eager: it is done again"
     return ""
 
 

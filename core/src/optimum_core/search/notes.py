@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import Decision
+from optimum_core.search.standing import Standing
 
 
 def fixed_to_one_side(candidate: Candidate) -> str:
@@ -23,6 +24,22 @@ def ended_without(seconds: float, *, has_built: bool) -> str:
     if not has_built:
         return f"the budget of {seconds:g} s ended before anything was built: eager is returned"
     return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+
+
+def limits_of_time(seconds: float, standing: Standing, left_out: Sequence[str]) -> Iterator[str]:
+    """Yield what a stated budget left out.
+
+    Args:
+        seconds: the budget.
+        left_out: `Report.left_out`.
+    """
+    if left_out:
+        yield (
+            f"the budget of {seconds:g} s left out comparisons with eager at {', '.join(left_out)}: calls beyond the "
+            "lengths that were compared warn, or are refused; a longer budget, or none, compares these as well"
+        )
+    if standing.ended_before_anything_was_right:
+        yield ended_without(seconds, has_built=bool(standing.built))
 
 
 def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:

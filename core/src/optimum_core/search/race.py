@@ -69,10 +69,13 @@ class Race:
         """
         best = min(rivals, key=lambda item: item.relative_time, default=None)
         known = best.measurements if best is not None else ()
-        self.context.trials.time([*([best] if best else []), candidate], self.context.budget.limited(ROUGH))
+        # Where the time is stated, eager is timed at the other shapes beside the first candidate, or in the last race.
+        first = 1 if candidate.spec.is_baseline and best is None and self.context.budget.stated else None
+        timed = [*([best] if best else []), candidate]
+        self.context.trials.time(timed, self.context.budget.limited(ROUGH), first=first)
         if best is not None:
             candidate.relative_time = best.relative_time * self._ratio(candidate, best)
-            best.measurements = known
+            best.measurements = known if len(known) == len(candidate.measurements) else best.measurements
 
     def far_behind(self, candidate: Candidate, tried: Sequence[Candidate]) -> str:
         """Return by how much a candidate is too slow to win, at the first shape; empty: it may not be.
@@ -132,7 +135,9 @@ class Race:
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
         """Measure all finalists in full, again if disturbed while the budget lasts, and return the winner; without time
         for that, the winner by their short runs."""
-        in_full = not self.context.budget.is_spent or not all(item.measurements for item in finalists)
+        shapes = self.context.workload(finalists[0].signature)
+        all_timed = all(len(item.measurements) == len(shapes) for item in finalists)
+        in_full = not self.context.budget.is_spent or not all_timed
         disturbed = self._measured_in_full(finalists) if in_full else disturbance(finalists, None, self.context.effort)
         winner = min(self.never_slower(finalists), key=self.score if in_full else self._rough_score)
         winner.outcome = "chosen"

@@ -8,16 +8,23 @@ from typing import Any, TypedDict
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import Source
+from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.gradients import minds_gradients
-from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers
+from optimum_core.verify.planned_cases import Room
+from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
 
 #: Seconds: if the cases took longer, the eager model is not run on all of them again.
 _PATIENCE = 10.0
+#: Calls for a case: two of eager, and one of a first candidate.
+_CALLS = 3
+#: Seconds that cases beyond the ordinary ones may take in all whatever budget was stated.
+_LITTLE = 1.0
 
 
 class Limits(TypedDict):
@@ -32,16 +39,23 @@ class References:
     """Reference outputs of the eager model, computed on first use.
 
     Attributes:
+        budget: where its time was stated, cases beyond the ordinary ones are left out for which too little is left.
         notes: remarks on the eager model for the report.
+        ended_at: seconds that a budget must exceed to hold a case that was left out; None: none was.
     """
 
     source: Source
     emit: Emit
+    budget: Budget | None = None
     notes: tuple[str, ...] = ()
     _remembers: bool = False
     _minds_gradients: bool = False
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    ended_at: float | None = None
+    _few: tuple[int, int] | None = None
+    _beyond: float = 0.0
     _dialogues: tuple[Dialogue | PictureText, ...] | None = None
 
     def limits(self, *, eager: bool) -> Limits:
@@ -56,16 +70,49 @@ class References:
         """Return cases with inputs that the signature was not traced with, the traced shape first."""
         key = id(signature)
         if key not in self._drawn:
+            room = Room(allows=lambda seconds: self._holds(_CALLS * seconds)) if self._is_limited else None
             with watched(self.emit, "reference", "the eager model on unseen shapes") as stage:
-                self._drawn[key] = reference_cases(self.source.module(), signature)
+                self._drawn[key] = reference_cases(self.source.module(), signature, room)
+            self._left_out[key] = room.left_out if room is not None else ()
             if not self.notes and stage.seconds < _PATIENCE:
-                self._look_for_memory(self._drawn[key])
+                self._look_for_memory(self._drawn[key], stage.seconds)
                 self._look_for_gradients(signature)
         return self._drawn[key]
 
-    def _look_for_memory(self, cases: tuple[ReferenceCase, ...]) -> None:
-        """Add a note if the eager model's outputs depend on earlier calls."""
-        case = remembers(self.source.module(), cases)
+    def left_out(self, signature: ModelSignature) -> Sequence[Case]:
+        """Return the cases of a signature for which too little of a stated budget was left."""
+        return self._left_out.get(id(signature), ())
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.budget is not None and self.budget.stated
+
+    def _holds(self, seconds: float) -> bool:
+        """Whether a stated budget has so many seconds for cases beyond the ordinary ones; notes what it lacks."""
+        if self.budget is None or not self._is_limited:
+            return True
+        self._beyond += seconds
+        needed = self.budget.needed_beside(seconds)
+        if self._beyond < _LITTLE or needed < self.budget.seconds:
+            return True
+        self._beyond -= seconds
+        self.ended_at = min(needed, self.ended_at or needed)
+        return False
+
+    @property
+    def not_in_a_row(self) -> tuple[str, ...]:
+        """The words for calls in a row that were not tried, if any."""
+        return (f"calls in a row, but for {self._few[0]} of {self._few[1]}",) if self._few is not None else ()
+
+    def _look_for_memory(self, cases: tuple[ReferenceCase, ...], seconds: float) -> None:
+        """Add a note if the eager model's outputs depend on earlier calls.
+
+        Args:
+            seconds: those that the cases took; where a stated budget does not hold as many, a few are run again.
+        """
+        if not self._holds(seconds):
+            self._few = len(few_of(cases)), len(cases)
+        case = remembers(self.source.module(), cases if self._few is None else few_of(cases))
         if case is not None:
             self._remembers = True
             self._note(

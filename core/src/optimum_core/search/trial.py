@@ -136,7 +136,7 @@ class TrialRunner:
     def _wrong_in_child(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
         """Return the comparison of what a child process got from a risky candidate or call, if that is wrong already:
         calls that eager refuses end the process of some runtimes."""
-        risky = tuple(case for case in cases if case.refused or not candidate.is_sure)
+        risky = tuple(case for case in cases if case.refused or candidate.may_crash)
         if not risky or not self._has_child(candidate):
             return None
         assert candidate.request is not None

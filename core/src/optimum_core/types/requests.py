@@ -236,6 +236,9 @@ class Session(Protocol):
     A session that does not accept every length of its named axes may have an attribute `lengths`, a `Lengths`: it is
     then compared with eager at these lengths, and must reject others itself.
 
+    A session whose graph the runtime may run beyond the memory of its tensors, if an export wrote constants of one call
+    into it, may have an attribute `crash_prone`, True: it is then compared in a child process first.
+
     A session may have a method `direct`: what `infer` does for numpy arrays of the inputs' types, C-contiguous or not,
     with the outputs as a sequence in the order of `outputs`. It is called where no plugin wraps `infer`, which saves a
     few functions in each call; where it raises, `infer` is called and words the error. Its arrays are new in each call;

@@ -253,6 +253,7 @@ class Report:
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
         ended_at: seconds that a budget must exceed to try more candidates than this search did; None: it left none.
+        left_out: comparisons with eager of the chosen candidate for which a stated budget had too little time left.
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
         minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
     """
@@ -271,6 +272,7 @@ class Report:
     precision_hint: PrecisionHint | None = None
     settled: bool = True
     ended_at: float | None = None
+    left_out: tuple[str, ...] = ()
     remembers: bool = False
     minds_gradients: bool = False
 

@@ -27,7 +27,7 @@ def check_repeatable(module: Any, case: ReferenceCase) -> None:
     Raises:
         VerificationError: it does.
     """
-    changed = inputs_after(module, case.inputs)
+    changed = inputs_after(module, case.inputs) if case.written else {}
     again = eager_outputs(module, {**case.inputs, **changed})
     for name, want in case.outputs.items():
         if name not in again or again[name].shape != want.shape:

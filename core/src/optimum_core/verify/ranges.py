@@ -3,28 +3,50 @@ correct."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify.comparison import ReferenceCase
 
 
-def proved(signature: ModelSignature, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
+def proved(
+    signature: ModelSignature, cases: tuple[ReferenceCase, ...], left_out: Sequence[Case] = ()
+) -> Mapping[str, AxisRange]:
     """Return the ranges of a signature's axes, each with the shortest and the longest length among the cases.
 
     If the configuration names a length beyond the longest at which the model may compute otherwise, longer calls are
-    refused: nothing was compared there.
+    refused: nothing was compared there. So are calls beyond a switch after which no case was compared before the next,
+    because there was no time for it.
+
+    Args:
+        left_out: the cases for which there was no time.
     """
     found: dict[str, AxisRange] = {}
     for axis in signature.axes:
         lengths = [case.lengths[axis] for case in cases if axis in case.lengths]
         known = signature.ranges.get(axis, AxisRange())
         if lengths:
+            missed = {case.lengths[axis] for case in left_out if axis in case.lengths}
+            lengths = [*_before_gap(signature, axis, lengths, missed)]
             known = _bounded(signature, axis, replace(known, proved=(min(lengths), max(lengths))))
         found[axis] = known
     return found
+
+
+def _before_gap(signature: ModelSignature, axis: str, lengths: list[int], missed: set[int]) -> Iterator[int]:
+    """Yield the lengths up to the first switch after which, before the next, lengths were missed and none compared."""
+    here = signature.layout.lengths[axis]
+    turns = sorted({turn for turn in signature.switches.get(axis, ()) if turn >= here})
+    ends = [*turns[1:], math.inf]
+    for turn, end in zip(turns, ends, strict=False):
+        if not any(turn < length <= end for length in lengths) and any(turn < length <= end for length in missed):
+            yield from (length for length in lengths if length <= turn)
+            return
+    yield from lengths
 
 
 def _bounded(signature: ModelSignature, axis: str, known: AxisRange) -> AxisRange:

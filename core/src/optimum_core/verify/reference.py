@@ -17,7 +17,7 @@ from optimum_core.models.eager.calls import apart, call, eager_outputs, fresh
 from optimum_core.models.eager.outputs import as_array, flatten, require_alike
 from optimum_core.models.eager.randomness import watched_draws
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
+from optimum_core.models.signatures.axes import LONG, MANY
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import chunk_of, window_of
 from optimum_core.models.tasks import CAUSAL
@@ -29,6 +29,7 @@ from optimum_core.verify.determinism import check_chance, check_order, check_rep
 from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
+from optimum_core.verify.planned_cases import Room, is_beyond, planned_cases, telling_first
 from optimum_core.verify.skipped_label_cases import skipped_label_cases
 from optimum_core.verify.tiny_outputs import with_tiny_outputs
 
@@ -42,18 +43,21 @@ GROWTH = 1.25
 REAL, GIVEN = "the processor's own output", "sample_inputs as given"
 
 
-def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
+def reference_cases(module: Any, signature: ModelSignature, room: Room | None = None) -> tuple[ReferenceCase, ...]:
     """Draw the cases and run the eager model on each, every time on a copy that has seen no other call.
 
     Cases that the eager model refuses are left out, and so are long ones for which it takes too long.
+
+    Args:
+        room: the time for cases beyond the ordinary ones, where it is limited.
 
     Raises:
         VerificationError: the eager model refuses every call, or gives different outputs for the same inputs, so that
             nothing can be compared with it.
         SourceError: what it returns beside tensors depends on the call.
     """
-    clock, cases, drawing = _Clock(signature), list[ReferenceCase](), list[ReferenceCase]()
-    for case in planned_cases(signature):
+    clock, cases, drawing = _Clock(signature, room), list[ReferenceCase](), list[ReferenceCase]()
+    for case in planned_cases(signature) if room is None else telling_first(signature):
         with watched_draws() as watched:
             found = clock.run(module, case)
         if found is not None:
@@ -94,6 +98,15 @@ def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
             yield _undrawn(found, signature)
 
 
+def few_of(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+    """Return the traced shape's case, the one with the fewest numbers and the one with the most: enough to show most of
+    what a model may remember, in the time of a few calls."""
+    answered = [case for case in cases if not case.refused]
+    numbers = [sum(array.size for array in case.inputs.values()) for case in answered]
+    order = sorted(range(len(answered)), key=numbers.__getitem__)
+    return tuple(answered[place] for place in dict.fromkeys((0, order[0], order[-1])))
+
+
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
     """Return the name of a case whose outputs change when the model has seen the others before; None: there is none.
 
@@ -118,9 +131,10 @@ class _Clock:
         problem: the error of the first case that the eager model refused; "": it took all.
     """
 
-    def __init__(self, signature: ModelSignature) -> None:
+    def __init__(self, signature: ModelSignature, room: Room | None = None) -> None:
         self.problem = ""
         self._signature = signature
+        self._room = room
         self._seconds: dict[str, list[tuple[int, float]]] = {}
 
     def run(self, module: Any, case: Case) -> ReferenceCase | None:
@@ -131,6 +145,8 @@ class _Clock:
         is_long = may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE
         if is_long or (case.lengths in self._signature.joint and self._foreseen_jointly(case.lengths) > PATIENCE):
             log.info("%s is left out: eager would take too long", case.name)
+            return None
+        if self._has_no_room(case, axis, lengths):
             return None
         start, busy = time.perf_counter(), time.process_time()
         try:
@@ -144,6 +160,15 @@ class _Clock:
         for name in self._signature.axes:
             self._seconds.setdefault(name, []).append((lengths[name], seconds))
         return found
+
+    def _has_no_room(self, case: Case, axis: str, lengths: Mapping[str, int]) -> bool:
+        """Whether a case beyond the ordinary ones is left out, since there is no time for it; it is noted then."""
+        room = self._room
+        if room is None or not is_beyond(case, self._signature) or room.allows(self._foreseen(axis, lengths)):
+            return False
+        log.info("%s is left out: the budget does not allow for it", case.name)
+        room.left_out.append(case)
+        return True
 
     def _foreseen(self, axis: str, lengths: Mapping[str, int]) -> float:
         """Return the expected seconds of a call: because of attention, more than in proportion to its length."""
@@ -234,47 +259,6 @@ def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Cas
     for case in planned_cases(signature):
         if lengths.takes({**layout.lengths, **case.lengths}):
             yield case
-
-
-def planned_cases(signature: ModelSignature) -> Iterator[Case]:
-    """Yield the cases: every axis alone, shorter and longer; all axes at once; padding on both sides; pictures that no
-    patch divides; then ever longer, on both sides of lengths that the configuration names. None of them was traced."""
-    layout = signature.layout
-    yield Case(name="traced shape, fresh values", seed=101)
-    seed = 102
-    for axis in layout.axes:
-        for length in signature.beside(axis):
-            yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed)
-            seed += 1
-    yield Case(name="no padding", padding="none", seed=seed)
-    if len(layout.axes) > 1:
-        everything = {axis: signature.beside(axis)[0] for axis in layout.axes}
-        yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
-    if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
-        yield Case(name="left padding", padding="left", seed=seed + 3)
-    yield from _pictures(signature, seed + 4)
-    for number, lengths in enumerate(signature.joint):
-        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
-        yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
-    for axis in layout.axes:
-        done = {*signature.beside(axis), layout.lengths[axis]}
-        for number, length in enumerate(signature.further.get(axis, ())):
-            if length not in done:
-                yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
-
-
-def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
-    """Yield pictures of sizes off the patch grid, and of the configured size if another was traced."""
-    layout = signature.layout
-    axes = [axis for axis in PICTURE if axis in layout.axes]
-    if not axes:
-        return
-    for number, lengths in enumerate(off_the_grid(layout, signature.patch)):
-        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
-        yield Case(name=f"{name}, off the grid", lengths=lengths, seed=seed + number)
-    usual = {axis: signature.configured.get(axis, layout.lengths[axis]) for axis in axes}
-    if any(length != layout.lengths[axis] for axis, length in usual.items()):
-        yield Case(name="the configured size", lengths=usual, seed=seed + 4)
 
 
 def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:

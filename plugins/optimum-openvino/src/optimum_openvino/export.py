@@ -36,6 +36,7 @@ from optimum_core.backend.tracing import (
 from optimum_core.errors import ExportError
 from optimum_core.types import Artifact, ExportRequest
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
+from optimum_openvino.division import exact_division
 from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.masks import finite_masks
@@ -67,6 +68,7 @@ def export(request: ExportRequest) -> Artifact:
         name_layers(model, scopes)
     _set_interface(model, request, route)
     finite_masks(model)
+    exact_division(model)
     trimmed = trim(model) if request.state is None else 0
     if request.state is not None:
         exact_softplus(model)

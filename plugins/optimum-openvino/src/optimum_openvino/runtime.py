@@ -15,6 +15,7 @@ from optimum_core.errors import PrecisionError, SessionError
 from optimum_core.types import SessionRequest
 from optimum_openvino.crashes import crash
 from optimum_openvino.devices import BACKEND, CACHES, DYNAMIC_GROUP, FORMAT, Place, spoken
+from optimum_openvino.division import exact_division
 from optimum_openvino.held import multiplies_all_bits
 from optimum_openvino.interface import fixed, problems
 from optimum_openvino.options import OpenVinoOptions
@@ -167,6 +168,14 @@ def compiled_model(
 _VIEWS = frozenset({"Reshape", "Split", "Concatenation"})
 
 
+def scatters(compiled: Any) -> bool:
+    """Whether a compiled model writes at indices: OpenVINO (2026.4) checks none, and writes beyond a tensor of which an
+    export fixed the length.
+    """
+    operations = compiled.get_runtime_model().get_ops()
+    return any(node.get_rt_info()["layerType"].astype(str).startswith("Scatter") for node in operations)
+
+
 def returns_inputs(compiled: Any) -> bool:
     """Whether an output of a compiled model is an input, or a view of one."""
     nodes = list(compiled.get_runtime_model().get_results())
@@ -195,7 +204,10 @@ def _read(request: SessionRequest, path: Path, who: str) -> Any:
         raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
     try:
         model = core().read_model(path)
-        problem = weights_problem(model, path) if request.artifact.format == FORMAT else None
+        is_ours = request.artifact.format == FORMAT
+        problem = weights_problem(model, path) if is_ours else None
+        if not is_ours:
+            exact_division(model)
     except RUNTIME_ERRORS as error:
         why = f"openvino {openvino.__version__} cannot read it: {error}"
         raise SessionError(who, why, "check that the files are complete, or export the model again") from error

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from optimum_core.models.eager.calls import alike, ask
+from optimum_core.models.eager.calls import alike
+from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -63,7 +64,7 @@ def _calls(arrays: Mapping[str, Any], layout: Layout, item: InputLayout) -> Iter
 
 
 def _flat(module: Any, inputs: Mapping[str, Any], without: str = "") -> dict[str, Any]:
-    return flatten(ask(module, {name: array for name, array in inputs.items() if name != without}))
+    return flatten(ask_once(module, {name: array for name, array in inputs.items() if name != without}))
 
 
 def _same(stated: Mapping[str, Any], left_out: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from optimum_core.errors import SourceError
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.copies import is_widened
+from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import check_held, flatten, structure_of
 from optimum_core.models.inputs.facts import facts_of
 from optimum_core.models.inputs.layouts import Layout
@@ -40,7 +41,7 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
         if not layout.inputs:
             continue
         try:
-            output = ask(module, draw(layout, Case(name="first"), arrays))
+            output = ask_once(module, draw(layout, Case(name="first"), arrays))
             if not flatten(output):
                 raise TypeError("it gives no tensor")
         except Exception as error:  # noqa: BLE001 - any failure rules this layout out
@@ -154,7 +155,7 @@ def of_one_structure(module: Any, layout: Layout, arrays: Mapping[str, Any], bes
 def _structure_at(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> str:
     """Return a text that is equal for outputs of equal structure; "" where there is none."""
     try:
-        output = ask(module, draw(layout, Case(name="structure", lengths=lengths), arrays))
+        output = ask_once(module, draw(layout, Case(name="structure", lengths=lengths), arrays))
         return repr(structure_of(output, ""))
     except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
         log.debug("lengths %s: %r", dict(lengths), error)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.calls import apart, call, fresh
+from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -46,8 +47,7 @@ class Trials:
         """Return the outputs' shapes when axes have these lengths; None if the eager model refuses."""
         try:
             inputs = draw(layout, Case(name="probe", lengths=lengths), self.arrays)
-            output = call(fresh(self.module), apart(inputs))
-            return {name: tuple(value.shape) for name, value in flatten(output).items()}
+            return {name: tuple(value.shape) for name, value in flatten(ask_once(self.module, inputs)).items()}
         except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
             log.debug("lengths %s: %r", dict(lengths), error)
             return None

@@ -4,71 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Protocol, Self
 
-#: Units of one for comparisons between numbers of which one is no integer: they are reported as integers.
-_UNITS = 2**20
-#: Greatest magnitude that is reported: lines through such numbers are floats.
-_GREATEST = 2**900
+from optimum_core.models.signatures.size_terms import Term, calculated
 
-_COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__")
-_BINARY = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "pow")
-_ROUNDING = ("neg", "pos", "abs", "ceil", "floor", "round", "trunc")
-_SHIFTS = ("lshift", "rshift")
+_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+_BITS = ("lshift", "rshift", "and", "or", "xor")
+_OF_ONE = ("neg", "pos", "abs", "ceil", "floor", "round", "trunc")
+#: Functions of `math` that take numbers with plain values, by the operation that each is.
+FUNCTIONS = ("sqrt", "isqrt", "log", "log2", "log10", "exp", "gcd", "pow")
 
 
 class Listener(Protocol):
     """A listener to comparisons. Both methods are called by a method that the model's code called."""
 
-    def compared(self, name: str, left: int, right: int) -> None:
+    def compared(self, name: str, left: Term, right: Term) -> None:
         """Hear of a comparison, by the name of its method."""
 
-    def looked_up(self, name: str, size: int) -> None:
+    def looked_up(self, name: str, size: Term) -> None:
         """Hear of a size that code compares with numbers unseen: of a container, or after making it a plain one."""
 
 
-def _compare(name: str, kind: type[Any]) -> Callable[[Any, Any], Any]:
-    plain = getattr(kind, name)
-
-    def compare(self: Any, other: Any) -> Any:
-        if kind is int and isinstance(other, int):
-            self.listener.compared(name, _told(self), _told(other))
-        elif isinstance(other, int | float) and not (kind is int and isinstance(other, Real)):
-            left, right = map(_in_units, (self, other))
-            if math.isfinite(left) and math.isfinite(right):
-                self.listener.compared(name, _limited(math.floor(left)), _limited(math.floor(right)))
-        return plain(self, other)
-
-    return compare
-
-
-def _calculate(name: str, kind: type[Any]) -> Callable[..., Any]:
-    plain = getattr(kind, name)
-
-    def calculate(self: Any, *others: Any) -> Any:
-        found = plain(self, *others)
-        if found is NotImplemented and kind is int and type(others[0]) is float:
-            found = getattr(float, name)(_float(self), others[0])
-        return followed(found, self.listener)
-
-    return calculate
-
-
-def followed(number: Any, listener: Listener) -> Any:
+def followed(number: Any, listener: Listener, term: Term | None = None) -> Any:
     """Return an integer or a float that reports comparisons of itself and of what is calculated from it; anything else
-    as it is."""
+    as it is.
+
+    Args:
+        term: how it was calculated; None: it is a size.
+    """
     kind = {int: Size, float: Real}.get(type(number))
-    return number if kind is None else kind(number, listener)
+    return number if kind is None else kind(number, listener, term)
+
+
+def function_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of `math` whose results follow the sizes among its arguments."""
+
+    def apply(*numbers: Any) -> Any:
+        found = plain(*map(_plain, numbers))
+        listener = next((number.listener for number in numbers if isinstance(number, _Followed)), None)
+        return found if listener is None else followed(found, listener, calculated(found, name, *map(_term, numbers)))
+
+    return apply
+
+
+def extreme_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `min` or `max`, whose result follows all of the sizes among the numbers that it is of."""
+
+    def apply(*values: Any, **options: Any) -> Any:
+        found = plain(*values, **options)
+        numbers = values if len(values) > 1 else ()
+        if options or not isinstance(found, int | float) or not any(isinstance(item, _Followed) for item in numbers):
+            return found
+        listener = next(item.listener for item in numbers if isinstance(item, _Followed))
+        term = reduce(
+            lambda one, other: calculated(plain(one.value, other.value), name, one, other), map(_term, numbers)
+        )
+        return followed(_plain(found), listener, term)
+
+    return apply
 
 
 class _Followed:
-    """A number with the listener that hears of its comparisons."""
+    """A number with the listener that hears of its comparisons, and how it was calculated."""
 
     listener: Listener
+    term: Term
 
-    def __new__(cls, value: Any, listener: Listener) -> Self:
+    def __new__(cls, value: Any, listener: Listener, term: Term | None = None) -> Self:
         found = super().__new__(cls, value)  # type: ignore[call-arg]
-        found.listener = listener
+        found.listener, found.term = listener, term or Term(value)
         return found
 
     def __copy__(self) -> Self:
@@ -77,90 +83,102 @@ class _Followed:
     def __deepcopy__(self, memo: Any) -> Self:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = _plain(self)
+        return type(plain), (plain,)
+
+    def __bool__(self) -> bool:
+        self.listener.compared("__ne__", self.term, Term(0))
+        return bool(_plain(self))
+
 
 class Size(_Followed, int):
     """An integer, calculated from a tensor's sizes. A pickle of it holds the plain number."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return int, (_whole(self),)
-
-    def __bool__(self) -> bool:
-        self.listener.compared("__ne__", _told(self), 0)
-        return _whole(self) != 0
-
     def __hash__(self) -> int:
-        self.listener.looked_up("__eq__", _told(self))
+        self.listener.looked_up("__eq__", self.term)
         return int.__hash__(self)
 
     def __int__(self) -> int:
-        self.listener.looked_up("__gt__", _told(self))
-        return _whole(self)
+        self.listener.looked_up("__gt__", self.term)
+        return int.__int__(self)
 
     def __float__(self) -> float:
-        self.listener.looked_up("__gt__", _told(self))
-        return _float(self)
-
-    def __mod__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            self.listener.compared("__mod__", _told(self), _told(other))
-        return int.__mod__(self, other)
-
-    def __and__(self, mask: Any) -> Any:
-        if isinstance(mask, int) and not _whole(mask) & (_whole(mask) + 1):  # of the lowest bits: a remainder
-            self.listener.compared("__mod__", _told(self), _told(mask) + 1)
-        return int.__and__(self, mask)
+        self.listener.looked_up("__gt__", self.term)
+        return int.__float__(self)
 
     def __divmod__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            self.listener.compared("__mod__", _told(self), _told(other))
         found = int.__divmod__(self, other)
-        return found if found is NotImplemented else (followed(found[0], self.listener), found[1])
+        if found is NotImplemented:
+            return found
+        terms = self.term, _term(other)
+        self.listener.compared("__mod__", *terms)
+        names = ("floordiv", "mod")
+        return tuple(
+            followed(n, self.listener, calculated(n, name, *terms)) for n, name in zip(found, names, strict=True)
+        )
+
+    def bit_length(self) -> Any:
+        """Return the number of bits of the number, as a number that follows it."""
+        found = int.bit_length(self)
+        return followed(found, self.listener, calculated(found, "bit_length", self.term))
 
 
 class Real(_Followed, float):
     """A float, calculated from a tensor's sizes. A pickle of it holds the plain number."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return float, (_float(self),)
-
     __hash__ = float.__hash__
 
-    def __bool__(self) -> bool:
-        if math.isfinite(units := _in_units(self)):
-            self.listener.compared("__ne__", _limited(math.floor(units)), 0)
-        return _float(self) != 0
-
     def __int__(self) -> int:
-        whole = math.trunc(_float(self))
-        self.listener.looked_up("__gt__", _limited(whole))
-        return whole
+        found = math.trunc(float.__float__(self))
+        self.listener.looked_up("__gt__", calculated(found, "trunc", self.term))
+        return found
+
+
+def _plain(number: Any) -> Any:
+    if isinstance(number, Size):
+        return int.__int__(number)
+    return float.__float__(number) if isinstance(number, Real) else number
+
+
+def _term(number: Any) -> Term:
+    return number.term if isinstance(number, _Followed) else Term(number)
+
+
+def _compare(name: str, kind: type[Any]) -> Callable[[Any, Any], Any]:
+    plain = getattr(kind, name)
+
+    def compare(self: Any, other: Any) -> Any:
+        if isinstance(other, int | float) and not (kind is int and isinstance(other, Real)):
+            self.listener.compared(name, self.term, _term(other))
+        return plain(self, other)
+
+    return compare
+
+
+def _calculate(name: str, kind: type[Any], *, is_reflected: bool = False) -> Callable[..., Any]:
+    method = f"__{'r' * is_reflected}{name}__"
+    plain = getattr(kind, method)
+
+    def calculate(self: Any, *others: Any) -> Any:
+        found = plain(self, *others)
+        if found is NotImplemented and kind is int and type(others[0]) is float:
+            found = getattr(float, method)(int.__float__(self), others[0])
+        if not isinstance(found, int | float):
+            return found
+        terms = [self.term, *map(_term, others)]
+        if name == "mod" and not is_reflected and type(found) is int:  # what is divided is often padded to be divisible
+            self.listener.compared("__mod__", *terms)
+        return followed(found, self.listener, calculated(found, name, *(reversed(terms) if is_reflected else terms)))
+
+    return calculate
 
 
 for _kind, _base in ((Size, int), (Real, float)):
     for _name in _COMPARISONS:
-        setattr(_kind, _name, _compare(_name, _base))
-    for _name in (*_BINARY, *_ROUNDING, *(_SHIFTS if _kind is Size else ())):
-        setattr(_kind, f"__{_name}__", _calculate(f"__{_name}__", _base))
-
-
-def _whole(number: int) -> int:
-    return int.__int__(number)
-
-
-def _told(number: int) -> int:
-    return _limited(_whole(number))
-
-
-def _float(number: float) -> float:
-    return int.__float__(number) if isinstance(number, int) else float.__float__(number)
-
-
-def _in_units(number: float) -> float:
-    try:
-        return _float(number) * _UNITS
-    except OverflowError:  # Python compares an integer beyond all floats with one
-        return math.inf
-
-
-def _limited(number: int) -> int:
-    return max(-_GREATEST, min(number, _GREATEST))
+        setattr(_kind, f"__{_name}__", _compare(f"__{_name}__", _base))
+    _of_two = (*_ARITHMETIC, *(_BITS if _kind is Size else ()))
+    for _name in (*_of_two, *_OF_ONE, *(("invert",) if _kind is Size else ())):
+        setattr(_kind, f"__{_name}__", _calculate(_name, _base))
+    for _name in _of_two:
+        setattr(_kind, f"__r{_name}__", _calculate(_name, _base, is_reflected=True))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.calls import alike, ask
+from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.reading import reads
 from optimum_core.models.inputs.layouts import InputLayout, Layout
@@ -46,7 +47,7 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
     for inputs in drawn:
         rest = {name: array for name, array in inputs.items() if name != item.name}
         try:
-            with_it, without = flatten(ask(module, inputs)), flatten(ask(module, rest))
+            with_it, without = flatten(ask_once(module, inputs)), flatten(ask_once(module, rest))
         except Exception as error:  # noqa: BLE001 - the input is required, or these values are refused
             log.debug("input %s is not idle: %r", item.name, error)
             return False
@@ -83,7 +84,7 @@ def ignored_inputs(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, 
     if getattr(module, "is_graph", False):
         return
     try:
-        without = flatten(ask(module, inputs))
+        without = flatten(ask_once(module, inputs))
     except Exception as error:  # noqa: BLE001 - the model needs one of them
         log.debug("without %s it does not run: %r", ", ".join(shapes), error)
         return

@@ -1,29 +1,31 @@
 """Lengths of two axes at which the model's own code decides otherwise, though neither does so alone.
 
 `if x.shape[2] > x.shape[3]` turns at no length of either axis but at pairs of them, and so does `x.numel() > 5000`.
-Both sides of such a comparison follow each of the two lengths in a line, so that four runs of the eager model tell how
-it turns out at all pairs.
+Sizes follow each of the two lengths in a line, so that four runs of the eager model tell how such a comparison turns
+out at all pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.axes import PICTURE
 from optimum_core.models.signatures.size_branches import Runs, results_of
+from optimum_core.models.signatures.size_records import Sides
+from optimum_core.models.signatures.size_terms import Array, evaluate
 from optimum_core.models.signatures.switches import LONGEST
 
 #: Most pairs of lengths at which comparisons turn, for two axes: the nearest to the traced ones.
 MOST = 3
-#: Lengths up to which each is looked at; beyond, every fifth more.
+#: Lengths up to which each is looked at, beside every length of the other axis; beyond, every fifth more.
 _SMALL = 40
 
-Grid = np.ndarray[Any, Any]
+#: The lengths of both axes at each point.
+Grid = Sequence[Array]
 
 
 def joint_switches(
@@ -54,7 +56,8 @@ class _Pair:
         self._axes = first, second
         self._others = beside(layout, first)[0], beside(layout, second)[0]
         self._here = layout.lengths[first], layout.lengths[second]
-        self._grid = np.meshgrid(*(self._lengths(layout, axis) for axis in self._axes), indexing="ij")
+        few, all_ = ([lengths(layout, axis) for axis in self._axes] for lengths in (self._lengths, self._all))
+        self._grids = [np.meshgrid(*pair, indexing="ij") for pair in ((few[0], all_[1]), (all_[0], few[1]))]
 
     def _lengths(self, layout: Layout, axis: str) -> list[int]:
         """Return lengths to look at: small ones, those beside the traced ones of both axes, and ever longer ones."""
@@ -62,9 +65,16 @@ class _Pair:
         if axis in PICTURE:
             sizes = {*near, 2 * layout.lengths[axis], *self._others}
             return sorted(size for size in sizes if size >= min(self._here) // 2)
-        longest = max(min(layout.longest(axis), LONGEST), layout.lengths[axis])
+        longest = self._longest(layout, axis)
         ladder = {round(_SMALL * 1.2**step) for step in range(26)}
         return sorted(n for n in {*range(1, _SMALL), *near, *ladder} if 1 <= n <= longest)
+
+    def _all(self, layout: Layout, axis: str) -> list[int]:
+        """Return every length to look at, but of a picture."""
+        return self._lengths(layout, axis) if axis in PICTURE else list(range(1, self._longest(layout, axis) + 1))
+
+    def _longest(self, layout: Layout, axis: str) -> int:
+        return max(min(layout.longest(axis), LONGEST), layout.lengths[axis])
 
     def turns(self, compared: Runs) -> list[dict[str, int]]:
         """Return the nearest pairs of lengths at which some comparison turns out otherwise by both."""
@@ -81,24 +91,32 @@ class _Pair:
             return []
         both = compared({first: a, second: b})
         runs = base, moved, other, both
-        found = {pair for site in sites if site in both for pair in self._of(site[2], [run[site] for run in runs])}
+        found = {
+            pair
+            for site in sites
+            if site in both
+            for grid in self._grids
+            for pair in self._of(site[2], [run[site] for run in runs], grid)
+        }
         distance = {(x, y): abs(np.log(x / here)) + abs(np.log(y / there)) for x, y in found}
         nearest = sorted(found, key=lambda pair: (distance[pair], pair))[:MOST]
         return [{first: x, second: y} for x, y in nearest]
 
-    def _of(self, name: str, sides: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def _of(self, name: str, sides: list[Sides], grid: Grid) -> Iterator[tuple[int, int]]:
         """Yield for one comparison the nearest pair with longer and with shorter lengths of each axis.
 
         Args:
             sides: both sides in the four runs.
         """
-        x, y = self._grid
-        left, right = (self._over(*values) for values in zip(*sides, strict=True))
+        x, y = grid
+        left, right = (evaluate(terms, lambda values: self._over(values, grid)) for terms in zip(*sides, strict=True))
         result = results_of(name, left, right)
         here, there = self._here
         row, column = int(np.argmax(x[:, 0] == here)), int(np.argmax(y[0] == there))
         usual = result[row, column]
         turned = (result != usual) & (result[:, column] == usual)[:, None] & (result[row] == usual)[None]
+        if not turned.any():
+            return
         distance = np.abs(np.log(x / here)) + np.abs(np.log(y / there))
         for longer, wider in product((True, False), repeat=2):
             quadrant = turned & ((x > here) == longer) & ((y > there) == wider)
@@ -106,9 +124,9 @@ class _Pair:
                 place = np.unravel_index(np.where(quadrant, distance, np.inf).argmin(), x.shape)
                 yield int(x[place]), int(y[place])
 
-    def _over(self, base: int, moved: int, other: int, both: int) -> Grid:
-        """Return one side of a comparison over the grid: it follows each length in a line."""
-        (here, there), (a, b), (x, y) = self._here, self._others, self._grid
+    def _over(self, values: Sequence[float], grid: Grid) -> Array:
+        """Return a size over the grid, from its values in the four runs: it follows each length in a line."""
+        base, moved, other, both = values
+        (here, there), (a, b), (x, y) = self._here, self._others, grid
         x, y = (x - here) / (a - here), (y - there) / (b - there)
-        flat = base + (moved - base) * x + (other - base) * y + (both - moved - other + base) * x * y
-        return np.rint(flat)
+        return np.asarray(base + (moved - base) * x + (other - base) * y + (both - moved - other + base) * x * y)

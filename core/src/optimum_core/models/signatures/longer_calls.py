@@ -32,8 +32,12 @@ log = logging.getLogger(__name__)
 _MOST_NUMBERS = 2**25
 
 
+#: Share of a call after which its whole time is foreseen, and the multiple of `PATIENCE` at which it is then stopped.
+_TELLING, _HOPELESS = 1 / 8, 1.5
+
+
 class _TooLongError(Exception):
-    """A call was stopped after `PATIENCE` seconds."""
+    """A call was stopped: it takes more than `PATIENCE` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,12 @@ class Steps:
     Attributes:
         functions: names of the functions of torch that it called, in order.
         shapes: the outputs' shapes, by name.
+        seconds: those from the start of the call to the end of each function.
     """
 
     functions: tuple[str, ...]
     shapes: Shapes
+    seconds: tuple[float, ...]
 
     def following(self, length: int) -> frozenset[tuple[str, int]]:
         """Return the axes of outputs, by name and index, that have this length."""
@@ -56,24 +62,40 @@ class Steps:
 
 
 class _Recorder(TorchFunctionMode):
-    """While it is active, the functions of torch that are called are listed."""
+    """While it is active, the functions of torch that are called are listed.
 
-    def __init__(self) -> None:
+    Args:
+        usual: the call at the traced lengths, by whose course the time of this one is foreseen.
+    """
+
+    def __init__(self, usual: Steps | None) -> None:
         super().__init__()
         self.functions: list[str] = []
+        self.seconds: list[float] = []
+        self._usual = usual
         self._start, self._busy = time.perf_counter(), time.process_time()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.functions.append(getattr(func, "__name__", ""))
         found = func(*args, **(kwargs or {}))
+        # A machine that does other work says nothing of the model: so the lesser of wall-clock and CPU time.
+        seconds = min(time.perf_counter() - self._start, time.process_time() - self._busy)
+        self.seconds += [seconds] * (len(self.functions) - len(self.seconds))
         # What gives no tensor may set a state, such as that of gradients as a block ends, and must have its way.
         if isinstance(found, torch.Tensor) and self._is_late():
             raise _TooLongError
         return found
 
     def _is_late(self) -> bool:
-        # A machine that does other work says nothing of the model: so the lesser of wall-clock and CPU time.
-        return min(time.perf_counter() - self._start, time.process_time() - self._busy) > PATIENCE
+        """Whether the call has taken too long, or will take far too long if it goes on as the usual one does."""
+        usual, count, seconds = (
+            self._usual.seconds if self._usual is not None else (),
+            len(self.seconds),
+            self.seconds[-1],
+        )
+        if count > len(usual) or usual[count - 1] < _TELLING * usual[-1]:
+            return seconds > PATIENCE
+        return seconds > PATIENCE or seconds * usual[-1] > _HOPELESS * PATIENCE * usual[count - 1]
 
 
 def longer_switches(
@@ -87,6 +109,7 @@ def longer_switches(
     if getattr(module, "is_graph", False):
         return {}, {}
     turns: dict[str, int] = {}
+    base: Steps | None = None
     beyond: dict[tuple[str, int], Shapes | None] = {}
     for axis in layout.axes:
         if axis in PICTURE:
@@ -95,10 +118,13 @@ def longer_switches(
         if longest <= near:
             continue
 
-        def steps(length: int) -> Steps | None:
-            return _steps(module, layout, arrays, {axis: length})  # noqa: B023
+        if base is None and (base := _steps(module, layout, arrays, {})) is None:
+            break
 
-        if (found := _turn(steps, layout.lengths[axis], near, longest)) is not None:
+        def steps(length: int) -> Steps | None:
+            return _steps(module, layout, arrays, {axis: length}, base)  # noqa: B023
+
+        if (found := _turn(base, steps, layout.lengths[axis], near, longest)) is not None:
             turns[axis], shapes = found
             beyond[axis, turns[axis] + 1] = shapes
     return turns, beyond
@@ -121,11 +147,17 @@ def _longest(layout: Layout, axis: str, greatest: int) -> int:
     return bisect_right(range(1, greatest + 1), _MOST_NUMBERS, key=numbers)
 
 
-def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: int) -> tuple[int, Shapes] | None:
+def _turn(
+    base: Steps, steps: Callable[[int], Steps | None], here: int, near: int, longest: int
+) -> tuple[int, Shapes] | None:
     """Return the greatest length with the steps of the lengths `here` and `near`, and the shapes one beyond; None: no
-    call in which others were seen was short enough."""
-    base, other = steps(here), steps(near)
-    if base is None or other is None or base.functions != other.functions:
+    call in which others were seen was short enough.
+
+    Args:
+        base: the steps at the length `here`.
+    """
+    other = steps(near) if near != here else base
+    if other is None or base.functions != other.functions:
         return None
     following = base.following(here) & other.following(near)
 
@@ -145,9 +177,15 @@ def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: i
     return None if changed is None else (same, shapes)
 
 
-def _steps(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Steps | None:
-    """Return the steps of one call; None where the eager model refuses it, or takes too long."""
-    recorder = _Recorder()
+def _steps(
+    module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int], usual: Steps | None = None
+) -> Steps | None:
+    """Return the steps of one call; None where the eager model refuses it, or takes too long.
+
+    Args:
+        usual: those of the call at the traced lengths, where these are others.
+    """
+    recorder = _Recorder(usual)
     try:
         inputs = draw(layout, Case(name="steps", lengths=lengths, padding="none"), arrays)
         with recorder:
@@ -155,4 +193,5 @@ def _steps(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapp
     except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
         log.debug("steps at %s: %r", dict(lengths), error)
         return None
-    return Steps(tuple(recorder.functions), {name: tuple(value.shape) for name, value in flatten(output).items()})
+    shapes = {name: tuple(value.shape) for name, value in flatten(output).items()}
+    return Steps(tuple(recorder.functions), shapes, tuple(recorder.seconds))

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.calls import alike, ask
+from optimum_core.models.eager.calls import alike
+from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -57,7 +58,7 @@ def _stand_together(module: Any, layout: Layout, arrays: Mapping[str, Any], item
     rows = {item.name: inputs[item.name][:1] for item in items}
     repeated = {name: np.repeat(row, _ROWS, axis=0) for name, row in rows.items()}
     try:
-        one, many = (flatten(ask(module, {**inputs, **values})) for values in (rows, repeated))
+        one, many = (flatten(ask_once(module, {**inputs, **values})) for values in (rows, repeated))
     except Exception as error:  # noqa: BLE001 - the eager model refuses one of them, by an error of any type
         log.debug("one row of %s: %r", ", ".join(rows), error)
         return False

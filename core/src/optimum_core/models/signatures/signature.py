@@ -13,6 +13,7 @@ from optimum_core.artifact import Structure
 from optimum_core.artifact.structure import caches
 from optimum_core.models import tasks
 from optimum_core.models.eager.calls import ask, caches_left_out, inputs_after
+from optimum_core.models.eager.kept_answers import answers_kept, ask_once
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.facts import facts_of
@@ -34,6 +35,7 @@ from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes
 from optimum_core.models.signatures.joint_sizes import joint_switches
 from optimum_core.models.signatures.longer_calls import longer_switches
 from optimum_core.models.signatures.memory_order import inputs_kept_in_order
+from optimum_core.models.signatures.nested_branches import nested_switches
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.size_branches import size_switches
@@ -233,6 +235,7 @@ def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[T
     return tuple(replace(spec, shape=tuple(lengths.get(str(axis), axis) for axis in spec.shape)) for spec in specs)
 
 
+@answers_kept()
 def describe(
     module: Any, *, name: str, processor: Any = None, samples: Any = None, task: str | None = None
 ) -> ModelSignature:
@@ -258,19 +261,21 @@ def describe(
     free = layout
     if arrays:
         layout = of_one_structure(module, layout, arrays, lengths_beside)
-        output = ask(module, draw(layout, Case(name="first"), arrays))
+        output = ask_once(module, draw(layout, Case(name="first"), arrays))
     structural = fixed_axes(free, layout, _STRUCTURE)
     trials, patch = Trials(module=module, arrays=arrays), patch_of(facts.config)
     numbers = numbers_of(facts.config, processor)
     settled = settle(trials, layout, patch)
     ranges = reach(trials, settled, numbers)
     layout = _bounded(settled.layout, ranges)
-    traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
+    traced_output = ask_once(module, draw(layout, Case(name="traced"), arrays))
     elsewhere = list(_answers_elsewhere(module, layout, arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     runs = cached_runs(module, layout, arrays)
-    turns, joint = size_switches(runs, layout, lengths_beside), joint_switches(runs, layout, lengths_beside)
+    turns = size_switches(runs, layout, lengths_beside)
+    nested = nested_switches(runs, layout, lengths_beside, turns)
+    joint = (*joint_switches(runs, layout, lengths_beside), *nested)
     longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
     by_axis = {**settled.runs, **shapes_beyond}
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
@@ -353,7 +358,7 @@ def _answers_elsewhere(
     cases = (Case(name="other values", seed=1), *(Case(name="elsewhere", lengths=lengths) for lengths in places))
     for case in cases:
         try:
-            yield {**layout.lengths, **case.lengths}, ask(module, draw(layout, case, arrays))
+            yield {**layout.lengths, **case.lengths}, ask_once(module, draw(layout, case, arrays))
         except Exception as error:  # noqa: BLE001 - the model has limits of its own
             log.debug("%s, lengths %s: %r", case.name, dict(case.lengths), error)
 

@@ -7,13 +7,13 @@ axis, and so at which length the comparison turns out otherwise; runs on both si
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.size_records import Compared, Sides, Site
+from optimum_core.models.signatures.size_terms import Array, Term, evaluate
 from optimum_core.models.signatures.switches import LONGEST
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
@@ -44,23 +44,40 @@ def _nearest(compared: Runs, axis: str, layout: Layout, beside: tuple[int, ...])
         return compared({axis: length})
 
     here = layout.lengths[axis]
-    base = run(here)
-    other = next((length for length in beside if length != here), here)
-    sites = dict(_turns(base, run(other), here, other)) if other != here else {}
-    turns = {_confirmed(run, sites[turn], here, turn) for turn in _by_distance(sites, here)}
-    for turn in _by_distance(turns, here):  # beyond it other code runs, with comparisons of its own
+    base, sites = run(here), turns_along(run, here, beside)
+    turns = {_confirmed(run, sites[turn], here, turn) for turn in nearest_turns(sites, here)}
+    for turn in nearest_turns(turns, here):  # beyond it other code runs, with comparisons of its own
         side, away = (turn, -2) if turn < here else (turn + 1, 2)
         there = {site: sides for site, sides in run(side).items() if site not in base}
         if there and side + away > 0:
-            turns |= dict(_turns(there, run(side + away), side, side + away)).keys()
-    return tuple(sorted(_by_distance(turns, here)))
+            turns |= dict(_turns_between(there, run(side + away), side, side + away)).keys()
+    return tuple(sorted(nearest_turns(turns, here)))
 
 
-def _by_distance(turns: Iterable[int], here: int) -> list[int]:
+def nearest_turns(turns: Iterable[int], here: int) -> list[int]:
+    """Return at most `MOST` of these lengths, those nearest to `here` first."""
     return sorted(turns, key=lambda turn: abs(turn - here))[:MOST]
 
 
-def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
+def turns_along(run: Callable[[int], Compared], here: int, beside: tuple[int, ...]) -> dict[int, Site]:
+    """Return the lengths L at which a comparison has another result than at L + 1, each with one such comparison.
+
+    Args:
+        run: returns the comparisons of a run at a length.
+        beside: lengths to compare the run at `here` with, until one makes the same comparisons: at the others a place
+            in the code may be reached for another one.
+    """
+    base, sites = run(here), dict[int, Site]()
+    for other in beside:
+        if other != here:
+            there = run(other)
+            sites |= dict(_turns_between(base, there, here, other))
+            if there.keys() == base.keys():
+                break
+    return sites
+
+
+def _turns_between(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
     """Yield the lengths L for which a comparison has one result at L and another at L + 1, with the comparison: for
     each the nearest on either side of `here`."""
     for site in base.keys() & other.keys():
@@ -68,21 +85,26 @@ def _turns(base: Compared, other: Compared, here: int, there: int) -> Iterator[t
         yield from ((int(turn), site) for turn in (*turns[turns < here][-1:], *turns[turns >= here][:1]))
 
 
-def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> np.ndarray[Any, Any]:
+def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> Array:
     """Return all such lengths of one comparison, whose sides are `one` at the length `here`, and `other` at `there`."""
     lengths = np.arange(1, LONGEST + 1)
-    results = results_of(site[2], *(_at(lengths, *pair, here, there) for pair in zip(one, other, strict=True)))
-    turns: np.ndarray[Any, Any] = lengths[:-1][results[1:] != results[:-1]]
+
+    def fit(values: Sequence[float]) -> Array:
+        a, b = values
+        return _fitted(lengths, a, b, here=here, there=there)
+
+    results = results_of(site[2], *(evaluate(pair, fit) for pair in zip(one, other, strict=True)))
+    turns: Array = lengths[:-1][results[1:] != results[:-1]]
     return turns
 
 
-def _at(lengths: np.ndarray[Any, Any], a: int, b: int, here: int, there: int) -> np.ndarray[Any, Any]:
+def _fitted(lengths: Array, a: float, b: float, *, here: int, there: int) -> Array:
     """Return a size at these lengths that is `a` at the length `here` and `b` at `there`: a multiple of a power of the
     length, if both are, or else on a line."""
     for power in _POWERS if a != b else ():
         if b * here**power == a * there**power:
-            return np.rint(a * (lengths / here) ** power)
-    return np.rint(a + (b - a) / (there - here) * (lengths - here))
+            return a * (lengths / here) ** power
+    return a + (b - a) / (there - here) * (lengths - here)
 
 
 def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int) -> int:
@@ -105,7 +127,8 @@ def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int)
             near = guess + 1 if guess >= here else guess
         else:
             far = guess if guess >= here else guess + 1
-        one, other = (near, far) if far is not None else (guess, guess + 1) if below != above else (here, near)
+        moves = _values(below) != _values(above)
+        one, other = (near, far) if far is not None else (guess, guess + 1) if moves else (here, near)
         if one == other:
             break
         turns = _turns_on_line(site, run(one)[site], run(other)[site], one, other)
@@ -116,15 +139,19 @@ def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int)
     return turn
 
 
+def _values(sides: Sides) -> tuple[float, ...]:
+    return tuple(side.value for side in sides)
+
+
 def _result(site: Site, sides: Sides) -> bool:
-    left, right = (np.asarray([side], dtype=np.float64) for side in sides)
+    left, right = (evaluate([Term(side.value)], np.asarray) for side in sides)
     return bool(results_of(site[2], left, right)[0])
 
 
-def results_of(name: str, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def results_of(name: str, left: Array, right: Array) -> Array:
     """Return the results of one comparison for many values of its sides."""
     if name == "__mod__":
         left, right = np.mod(left, np.where(right == 0, 1, right)), np.zeros_like(right)
         name = "__eq__"
-    result: np.ndarray[Any, Any] = getattr(operator, name)(left, right)
+    result: Array = getattr(operator, name)(left, right)
     return result

@@ -8,6 +8,7 @@ So is one that Python makes a plain number of, by `int` or `float`, with those i
 from __future__ import annotations
 
 import builtins
+import importlib
 import itertools
 import logging
 import math
@@ -17,7 +18,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from functools import partial
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -27,14 +29,15 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, PICTURE
-from optimum_core.models.signatures.followed_numbers import Size
+from optimum_core.models.signatures.followed_numbers import FUNCTIONS, Size, extreme_followed, function_followed
+from optimum_core.models.signatures.size_terms import Term
 
 log = logging.getLogger(__name__)
 
 #: A comparison: file, line, operator, and how many of these came before it in the same run.
 Site = tuple[str, int, str, int]
 #: Its two sides.
-Sides = tuple[int, int]
+Sides = tuple[Term, Term]
 Compared = dict[Site, Sides]
 
 #: Functions that return a size of a tensor, or a product of sizes.
@@ -85,7 +88,7 @@ class _Recorder(TorchFunctionMode):
             return Shape(Size(size, self._listener) for size in found)
         return Size(found, self._listener) if type(found) is int and func in _SIZES else found
 
-    def _record(self, name: str, left: int, right: int, frame: FrameType) -> None:
+    def _record(self, name: str, left: Term, right: Term, frame: FrameType) -> None:
         place = (frame.f_code.co_filename, frame.f_lineno, name)
         self.compared[(*place, self._seen[place])] = (left, right)
         self._seen[place] += 1
@@ -94,16 +97,16 @@ class _Recorder(TorchFunctionMode):
 class _Listener:
     """Hears of comparisons, and finds the code that makes them: what called the method that calls this one."""
 
-    def __init__(self, record: Callable[[str, int, int, FrameType], None]) -> None:
+    def __init__(self, record: Callable[[str, Term, Term, FrameType], None]) -> None:
         self._record = record
 
-    def compared(self, name: str, left: int, right: int) -> None:
+    def compared(self, name: str, left: Term, right: Term) -> None:
         self._record(name, left, right, sys._getframe(2))
 
-    def looked_up(self, name: str, size: int) -> None:
+    def looked_up(self, name: str, size: Term) -> None:
         frame = sys._getframe(2)
         for number in sorted(_numbers_within(frame)):
-            self._record(name, size, number, frame)
+            self._record(name, size, Term(number), frame)
 
 
 def _numbers_within(frame: FrameType) -> set[int]:
@@ -134,33 +137,58 @@ def _whole(values: Collection[Any]) -> list[int]:
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _LOCK = threading.Lock()
-_BLOCKS: list[Any] = []  # Python's own function, once for each block that runs
+_BLOCKS: list[Any] = []  # Python's own functions, once for each block that runs
 
 
 @contextmanager
-def _lengths_recorded() -> Iterator[None]:
-    """Let `len` of a tensor give its size as a mode sees it while the block runs; Python makes a plain integer of it.
+def _functions_followed() -> Iterator[None]:
+    """Let Python's functions of numbers follow sizes while the block runs: `len` of a tensor gives its size as a mode
+    sees it, and those of `math`, which take plain numbers, what follows them.
 
-    Several threads may be in such blocks: the last one to leave puts Python's own function back.
+    Several threads may be in such blocks: the last one to leave puts Python's own functions back.
     """
-
-    def length(values: Any, /) -> int:
-        is_tensor = type(values) in _TENSORS and values.dim() > 0
-        found: int = values.shape[0] if is_tensor else own(values)
-        return found
-
     with _LOCK:
-        own = _BLOCKS[0] if _BLOCKS else builtins.len
+        own = _BLOCKS[0] if _BLOCKS else _own_functions()
         _BLOCKS.append(own)
         if len(_BLOCKS) == 1:
-            builtins.len = length
+            for (module, name), function in own.items():
+                setattr(module, name, _following(name, function))
     try:
         yield
     finally:
         with _LOCK:
             _BLOCKS.pop()
             if not _BLOCKS:
-                builtins.len = own
+                for (module, name), function in own.items():
+                    setattr(module, name, function)
+
+
+def _following(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    make = _FOLLOWED.get(name)
+    return function_followed(name, function) if make is None else make(function)
+
+
+def _own_functions() -> dict[tuple[ModuleType, str], Callable[..., Any]]:
+    importlib.import_module("torch._dynamo")  # which keeps tables of these functions; exporters import it later anyway
+    places = [*((builtins, name) for name in _FOLLOWED), *((math, name) for name in FUNCTIONS)]
+    return {(module, name): getattr(module, name) for module, name in places}
+
+
+def _length(own: Callable[[Any], int]) -> Callable[[Any], int]:
+    def length(values: Any, /) -> int:
+        is_tensor = type(values) in _TENSORS and values.dim() > 0
+        found: int = values.shape[0] if is_tensor else own(values)
+        return found
+
+    return length
+
+
+#: Python's own functions by name, each with what makes one that follows sizes of it.
+_FOLLOWED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "len": _length,
+    "min": partial(extreme_followed, "min"),
+    "max": partial(extreme_followed, "max"),
+}
 
 
 def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Compared:
@@ -174,21 +202,27 @@ def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Ma
     recorder = _Recorder(_PATIENCE if is_long else math.inf)
     try:
         inputs = draw(layout, Case(name="sizes", lengths=lengths, padding="none"), arrays)
-        with _lengths_recorded(), recorder:
+        with _functions_followed(), recorder:
             ask(module, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
         log.debug("sizes at %s: %r", dict(lengths), error)
     if not set(lengths) & set(PICTURE):
         return recorder.compared
-    return {site: sides for site, sides in recorder.compared.items() if site[2] != "__mod__"}
+    return {site: sides for site, sides in recorder.compared.items() if not _is_of_remainders(site, sides)}
+
+
+def _is_of_remainders(site: Site, sides: Sides) -> bool:
+    return site[2] == "__mod__" or any(side.uses("mod") for side in sides)
 
 
 def cached_runs(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Callable[[Mapping[str, int]], Compared]:
     """Return a function from lengths of axes, others as traced, to the comparisons of a run, each made once."""
-    known: dict[frozenset[tuple[str, int]], Compared] = {}
+    known: dict[tuple[frozenset[tuple[str, int]], bool], Compared] = {}
 
     def run(lengths: Mapping[str, int]) -> Compared:
-        key = frozenset(lengths.items())
+        # The traced lengths are those of every axis; remainders count by the axes that are asked for.
+        other = {axis: length for axis, length in lengths.items() if length != layout.lengths[axis]}
+        key = frozenset(other.items()), bool(set(lengths) & set(PICTURE))
         if key not in known:
             known[key] = compared(module, layout, arrays, lengths)
         return known[key]

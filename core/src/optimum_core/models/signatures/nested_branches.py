@@ -1,0 +1,74 @@
+"""Lengths of several axes at which the model's own code decides otherwise, by a comparison that it makes only where
+another one has an unusual result.
+
+`if x.shape == (3, 33, 8)` compares the second size only where the first is 3, and so does a condition within a branch.
+Runs beyond each length at which a comparison turns show which others are made there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.signatures.size_branches import Runs, nearest_turns, turns_along
+
+#: Most lengths that are returned.
+MOST = 6
+
+Lengths = Mapping[str, int]
+
+
+def nested_switches(
+    compared: Runs,
+    layout: Layout,
+    beside: Callable[[Layout, str], tuple[int, ...]],
+    turns: Mapping[str, tuple[int, ...]],
+) -> tuple[Lengths, ...]:
+    """Return lengths of two axes and more, each the first beyond where a comparison turns that the model does not make
+    at the traced lengths; at most `MOST`.
+
+    Args:
+        compared: returns the comparisons of a run at some lengths.
+        beside: other lengths to try an axis at.
+        turns: by axis, lengths L at which a comparison has another result than at L + 1, other axes as traced.
+    """
+    search = _Search(compared, layout, beside)
+    found = [lengths for axis in turns for turn in turns[axis] for lengths in search.beyond({}, axis, turn)]
+    return tuple({tuple(sorted(lengths.items())): lengths for lengths in found}.values())[:MOST]
+
+
+class _Search:
+    """The search for one model, each of whose axes is moved at most once."""
+
+    def __init__(self, compared: Runs, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]) -> None:
+        self._compared, self._layout = compared, layout
+        self._beside = {axis: beside(layout, axis) for axis in layout.axes}
+
+    def beyond(self, lengths: Lengths, axis: str, turn: int) -> Iterator[Lengths]:
+        """Yield the lengths at which comparisons turn that are made only beyond a turn of one axis.
+
+        Args:
+            lengths: those of other axes at which it turns there.
+        """
+        here = self._layout.lengths[axis]
+        there = {**lengths, axis: _beyond(turn, here)}
+        if self._compared(there).keys() == self._compared(lengths or {axis: here}).keys():
+            return
+        for other in self._layout.axes:
+            if other not in there:
+                yield from self._along(there, other)
+
+    def _along(self, there: Lengths, axis: str) -> Iterator[Lengths]:
+        """Yield the lengths at which comparisons turn along one axis, others being `there`, that do not turn where
+        these are as traced."""
+        here, beside = self._layout.lengths[axis], self._beside[axis]
+        found = turns_along(lambda length: self._compared({**there, axis: length}), here, beside)
+        alone = turns_along(lambda length: self._compared({axis: length}), here, beside)
+        for turn in nearest_turns(found.keys() - alone.keys(), here):
+            yield {**there, axis: _beyond(turn, here)}
+            yield from self.beyond(there, axis, turn)
+
+
+def _beyond(turn: int, here: int) -> int:
+    """Return the length next to where a comparison turns, on the other side than the traced one."""
+    return turn if turn < here else turn + 1

@@ -1,0 +1,86 @@
+"""The cases at which candidates are compared with the eager model, as they are planned before eager is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.axes import LONG, PICTURE, off_the_grid
+from optimum_core.models.signatures.signature import ModelSignature
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """The time for cases beyond the ordinary ones.
+
+    Attributes:
+        allows: whether there is time for a case of which one call of eager is expected to take so many seconds.
+        left_out: the cases for which there was none.
+    """
+
+    allows: Callable[[float], bool]
+    left_out: list[Case] = field(default_factory=list)
+
+
+def is_beyond(case: Case, signature: ModelSignature) -> bool:
+    """Whether a case is at one of the further lengths, and longer than the traced one."""
+    if len(case.lengths) != 1:
+        return False
+    ((axis, length),) = case.lengths.items()
+    is_further = length in signature.further.get(axis, ()) and length not in signature.beside(axis)
+    return is_further and length > signature.layout.lengths[axis]
+
+
+def telling_first(signature: ModelSignature) -> list[Case]:
+    """Return the planned cases, in the order in which they are worth the time: ordinary ones, sides of switches up to
+    an ordinary length, other lengths up to that, and longer ones."""
+
+    def rank(case: Case) -> tuple[bool, bool, bool]:
+        if not is_beyond(case, signature):
+            return False, False, False
+        ((axis, length),) = case.lengths.items()
+        return True, length > LONG, not {length, length - 1} & {*signature.switches.get(axis, ())}
+
+    return sorted(planned_cases(signature), key=rank)
+
+
+def planned_cases(signature: ModelSignature) -> Iterator[Case]:
+    """Yield the cases: every axis alone, shorter and longer; all axes at once; padding on both sides; pictures that no
+    patch divides; then ever longer, on both sides of lengths that the configuration names. None of them was traced."""
+    layout = signature.layout
+    yield Case(name="traced shape, fresh values", seed=101)
+    seed = 102
+    for axis in layout.axes:
+        for length in signature.beside(axis):
+            yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed)
+            seed += 1
+    yield Case(name="no padding", padding="none", seed=seed)
+    if len(layout.axes) > 1:
+        everything = {axis: signature.beside(axis)[0] for axis in layout.axes}
+        yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
+    if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
+        yield Case(name="left padding", padding="left", seed=seed + 3)
+    yield from _pictures(signature, seed + 4)
+    for number, lengths in enumerate(signature.joint):
+        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
+        yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
+    for axis in layout.axes:
+        done = {*signature.beside(axis), layout.lengths[axis]}
+        for number, length in enumerate(signature.further.get(axis, ())):
+            if length not in done:
+                yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
+
+
+def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
+    """Yield pictures of sizes off the patch grid, and of the configured size if another was traced."""
+    layout = signature.layout
+    axes = [axis for axis in PICTURE if axis in layout.axes]
+    if not axes:
+        return
+    for number, lengths in enumerate(off_the_grid(layout, signature.patch)):
+        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
+        yield Case(name=f"{name}, off the grid", lengths=lengths, seed=seed + number)
+    usual = {axis: signature.configured.get(axis, layout.lengths[axis]) for axis in axes}
+    if any(length != layout.lengths[axis] for axis, length in usual.items()):
+        yield Case(name="the configured size", lengths=usual, seed=seed + 4)
