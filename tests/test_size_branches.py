@@ -57,6 +57,27 @@ def test_lengths_that_padding_ends_at_are_right(tmp_path: Path) -> None:
             assert shape not in ((2, 7), (3, 21)), shape
 
 
+class Chosen(torch.nn.Module):
+    """Doubles texts of a few lengths, which it looks up as the text of a number: no comparison of sizes shows them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (2 if f"{x.shape[1]}" in ("23", "57", "91") else 1)
+
+
+@pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")
+def test_lengths_that_no_comparison_shows_are_found_where_eager_is_quick(tmp_path: Path) -> None:
+    model = Chosen().eval()
+    samples = {"x": torch.randn(2, 12, 8)}
+    fast = accelerate(model, target="ort", sample_inputs=samples, budget=2, cache_dir=tmp_path)
+    for length in (5, 12, 20, 23, 57, 91):
+        x = torch.randn(2, length, 8)
+        try:
+            assert torch.equal(fast(x), model(x)), length
+            assert length <= 20
+        except InputError as error:
+            assert "the model computes otherwise" in str(error)
+
+
 class Pieces(torch.nn.Module):
     """Sums within pieces of one size."""
 

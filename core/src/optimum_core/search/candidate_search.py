@@ -18,13 +18,14 @@ from optimum_core.measure.stopwatch import watched
 from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.plan import FULL_PRECISION
 from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import fixed_to_one_side, limits_of, limits_of_time
+from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
 from optimum_core.search.shared_faults import wrong_alike
@@ -159,7 +160,7 @@ class _Search:
 
     def _fails_elsewhere(self, item: Candidate) -> bool:
         """Whether a wrong candidate fails only at other lengths of some axes than the traced ones."""
-        return item.fidelity is not None and bool(failing_axes(item.fidelity, self._cases(item.signature)))
+        return item.fidelity is not None and bool(failing_axes(item.fidelity, self._all_cases(item.signature)))
 
     def _may_restrict(self) -> bool:
         """Whether a wrong candidate can be tried again with an axis restricted."""
@@ -182,6 +183,8 @@ class _Search:
         candidate = Candidate(spec=spec, signature=signature)
         self.tried.append(candidate)
         trials, cases = self.context.trials, self._cases(signature)
+        if spec.way.precision == FULL_PRECISION and spec.config is None:
+            cases = self._all_cases(signature)
         with failing(candidate, passed_on=(OptionError,)), self.context.budget.learning(spec):
             trials.build(candidate)
             if self._is_late(candidate):
@@ -214,6 +217,14 @@ class _Search:
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
         return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
+
+    def _all_cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
+        """Return also cases at further lengths, for candidates whose numbers are those of eager but for the last
+        digits."""
+        cases = self._cases(signature)
+        if not self.context.verify or signature.decoder is not None:
+            return cases
+        return (*cases, *self.references.between(signature, cases))
 
     def _by_values(self) -> set[str]:
         return {case.name for case in self._cases(self.context.signature) if case.refused or case.name in WIDE}
@@ -285,7 +296,7 @@ class _Search:
             return iter(())
         if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
             return iter(())
-        cases = self._cases(candidate.signature)
+        cases = self._all_cases(candidate.signature)
         unasked = not self.context.may_restrict
         return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
 
@@ -323,7 +334,7 @@ class _Search:
         left_out = tuple[str, ...]()
         if self.context.verify and not winner.spec.is_baseline:
             missed = self.references.left_out(winner.signature)
-            left_out = (*(case.name for case in missed), *self.references.not_in_a_row)
+            left_out = self.references.words_left_out(winner.signature)
             if left_out and self.references.ended_at is not None:
                 self._left_out(self.references.ended_at)
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared, missed))
@@ -344,7 +355,8 @@ class _Search:
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
                 *limits_of(decision, passing),
-                *limits_of_time(self.context.budget.seconds, self.standing, left_out),
+                *left_out_words(self.references.seconds, left_out),
+                *ended_without(self.context.budget.seconds, self.standing),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,

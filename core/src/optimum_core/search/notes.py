@@ -15,19 +15,22 @@ def fixed_to_one_side(candidate: Candidate) -> str:
     return f"values decide at {places}, and its export took one side for all of them"
 
 
-def ended_without(seconds: float, *, has_built: bool) -> str:
-    """Return that a stated budget ended, and eager is returned.
+def ended_without(seconds: float, standing: Standing) -> Iterator[str]:
+    """Yield that a stated budget ended before anything was right, so that eager is returned, if it did.
 
     Args:
-        has_built: something was built, and is wrong.
+        seconds: the budget.
     """
-    if not has_built:
-        return f"the budget of {seconds:g} s ended before anything was built: eager is returned"
-    return f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+    if not standing.ended_before_anything_was_right:
+        return
+    if standing.built:
+        yield f"nothing that was built within the budget of {seconds:g} s agrees with eager, which is returned"
+    else:
+        yield f"the budget of {seconds:g} s ended before anything was built: eager is returned"
 
 
-def limits_of_time(seconds: float, standing: Standing, left_out: Sequence[str]) -> Iterator[str]:
-    """Yield what a stated budget left out.
+def left_out_words(seconds: float, left_out: Sequence[str]) -> Iterator[str]:
+    """Yield which comparisons a stated budget left out, if any.
 
     Args:
         seconds: the budget.
@@ -38,8 +41,6 @@ def limits_of_time(seconds: float, standing: Standing, left_out: Sequence[str]) 
             f"the budget of {seconds:g} s left out comparisons with eager at {', '.join(left_out)}: calls beyond the "
             "lengths that were compared warn, or are refused; a longer budget, or none, compares these as well"
         )
-    if standing.ended_before_anything_was_right:
-        yield ended_without(seconds, has_built=bool(standing.built))
 
 
 def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:

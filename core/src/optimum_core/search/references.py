@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -16,6 +17,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.gradients import minds_gradients
+from optimum_core.verify.lengths_between import cases_between
 from optimum_core.verify.planned_cases import Room
 from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
 
@@ -53,6 +55,7 @@ class References:
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _between: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     ended_at: float | None = None
     _few: tuple[int, int] | None = None
     _beyond: float = 0.0
@@ -84,6 +87,11 @@ class References:
         return self._left_out.get(id(signature), ())
 
     @property
+    def seconds(self) -> float:
+        """The length of the budget; without one, none of what follows from it is left out."""
+        return self.budget.seconds if self.budget is not None else math.inf
+
+    @property
     def _is_limited(self) -> bool:
         return self.budget is not None and self.budget.stated
 
@@ -99,10 +107,10 @@ class References:
         self.ended_at = min(needed, self.ended_at or needed)
         return False
 
-    @property
-    def not_in_a_row(self) -> tuple[str, ...]:
-        """The words for calls in a row that were not tried, if any."""
-        return (f"calls in a row, but for {self._few[0]} of {self._few[1]}",) if self._few is not None else ()
+    def words_left_out(self, signature: ModelSignature) -> tuple[str, ...]:
+        """Return `Report.left_out` for a candidate of this signature."""
+        in_a_row = [f"calls in a row, but for {self._few[0]} of {self._few[1]}"] if self._few is not None else []
+        return (*(case.name for case in self.left_out(signature)), *in_a_row)
 
     def _look_for_memory(self, cases: tuple[ReferenceCase, ...], seconds: float) -> None:
         """Add a note if the eager model's outputs depend on earlier calls.
@@ -140,6 +148,13 @@ class References:
             named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
             self._at_work[key] = cases_at(self.source.module(), signature, named)
         return self._at_work[key]
+
+    def between(self, signature: ModelSignature, cases: Sequence[ReferenceCase]) -> tuple[ReferenceCase, ...]:
+        """Return cases at lengths between those of the others, as many as eager answers in a moment."""
+        key = id(signature)
+        if key not in self._between:
+            self._between[key] = cases_between(self.source.module(), signature, cases)
+        return self._between[key]
 
     def dialogues(self, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:
         """Return calls that continue from a cache, for a model that generates."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,36 +18,38 @@ from optimum_core.models.signatures.axes import LONG
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.verify.comparison import ReferenceCase
 from optimum_core.verify.ranges import proved
+from optimum_core.verify.reference import run_case
 
 log = logging.getLogger(__name__)
 
-#: Most cases.
-MOST = 240
+#: Most lengths of one axis, and most of all axes together.
+MOST = 100
+#: Seconds of eager in all, and of those for which each call takes no longer than `_QUICK`.
+_MOMENT, _QUICKLY = 0.05, 0.1
+_QUICK = 0.001
 _SEED = 600
 #: Fraction of a range by which each length follows the one before: any first few are spread evenly.
 _GOLDEN = 0.618034
 
 
-def cases_between(
-    answer: Callable[[Case], ReferenceCase], signature: ModelSignature, cases: Sequence[ReferenceCase], seconds: float
-) -> tuple[ReferenceCase, ...]:
-    """Return further cases with the eager model's outputs, until that has taken these seconds.
+def cases_between(module: Any, signature: ModelSignature, cases: Sequence[ReferenceCase]) -> tuple[ReferenceCase, ...]:
+    """Return further cases with the eager model's outputs, as many as it answers in a moment.
 
     Args:
-        answer: runs the eager model on a case; it raises where it refuses it.
-        cases: those that were compared.
+        cases: those that are compared in any case.
     """
     found: list[ReferenceCase] = []
     names, start, busy = {case.name for case in cases}, time.perf_counter(), time.process_time()
     for number, lengths in enumerate(_lengths(signature, cases)):
         # On a busy machine, wall-clock time says little; with several threads, CPU time says little. So the lesser.
-        if min(time.perf_counter() - start, time.process_time() - busy) > seconds:
+        spent = min(time.perf_counter() - start, time.process_time() - busy)
+        if spent > (_QUICKLY if spent < _QUICK * len(found) else _MOMENT):
             break
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
         if name in names:
             continue
         try:
-            found.append(answer(Case(name=name, lengths=lengths, seed=_SEED + number)))
+            found.append(run_case(module, signature, Case(name=name, lengths=lengths, seed=_SEED + number)))
         except Exception as error:  # noqa: BLE001 - the eager model refuses this call, by an error of any type
             log.info("%s is left out: eager refuses it: %r", name, error)
         names.add(name)
@@ -65,8 +68,8 @@ def _lengths(signature: ModelSignature, cases: Sequence[ReferenceCase]) -> Itera
     for _ in range(MOST):
         if (one := next(alone, None)) is not None:
             yield one
-        if len(spans) > 1:
-            yield {axis: int(draw.choice(span)) for axis, span in spans.items()}
+        if len(spans) > 1:  # short ones more often than long ones, whose product takes time
+            yield {axis: round(np.exp(draw.uniform(*np.log([span[0], span[-1]])))) for axis, span in spans.items()}
 
 
 def _alone(spans: Mapping[str, range], done: Mapping[str, Collection[int | None]]) -> Iterator[Mapping[str, int]]:

@@ -63,22 +63,26 @@ def right_up_to(
 ) -> Mapping[str, tuple[int, int]]:
     """Return for each failing axis the range of lengths around the traced one at which a candidate was correct.
 
-    Within these ranges, every case passed. The result is empty if a failure remains that one or two axes do not
-    explain. An axis that fails next to the traced length already has no range, and must be fixed.
+    Within these ranges, every case passed. Of axes that fail together, each ends before the length at which they do,
+    unless that lies next to the traced one. The result is empty if a failure remains: axes must be fixed then.
 
     Args:
         traced: by axis, the traced length.
     """
+
+    def nearness(case: ReferenceCase) -> tuple[int, float]:
+        return len(case.varied), sum(abs(math.log(case.lengths[axis] / traced[axis])) for axis in case.varied)
+
     wrong = {result.case for result in fidelity.results if not result.passed}
-    failing = [case for case in cases if case.name in wrong]
+    failing = sorted((case for case in cases if case.name in wrong), key=nearness)
     bad: dict[str, set[int]] = {}
     ranges: dict[str, tuple[int, int]] = {}
-    for count in (1, 2):  # of two axes that fail together, both end before the lengths at which they do
-        for case in (case for case in failing if len(case.varied) == count and _is_within(case, ranges)):
-            for axis in case.varied:
-                bad.setdefault(axis, set()).add(case.lengths[axis])
-        around = {axis: _right_around(axis, lengths, traced[axis], cases, wrong) for axis, lengths in bad.items()}
-        ranges = {axis: (least, most) for axis, (least, most) in around.items() if least < traced[axis] < most}
+    for case in failing:
+        for axis in case.varied if _is_within(case, ranges) else ():
+            ends = {*bad.get(axis, ()), case.lengths[axis]}
+            least, most = _right_around(axis, ends, traced[axis], cases, wrong)
+            if least < traced[axis] < most:
+                bad[axis], ranges[axis] = ends, (least, most)
     return {} if any(_is_within(case, ranges) for case in failing) else ranges
 
 

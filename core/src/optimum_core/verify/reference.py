@@ -99,12 +99,18 @@ def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
 
 
 def few_of(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
-    """Return the traced shape's case, the one with the fewest numbers and the one with the most: enough to show most of
-    what a model may remember, in the time of a few calls."""
+    """Return the first case, and for each axis those of the least and the greatest length: enough to show most of what
+    a model may remember, in the time of a few calls."""
     answered = [case for case in cases if not case.refused]
-    numbers = [sum(array.size for array in case.inputs.values()) for case in answered]
-    order = sorted(range(len(answered)), key=numbers.__getitem__)
-    return tuple(answered[place] for place in dict.fromkeys((0, order[0], order[-1])))
+
+    def size(place: int, axis: str) -> tuple[int, int]:
+        case = answered[place]
+        return case.lengths[axis], sum(array.size for array in case.inputs.values())
+
+    ends = [
+        end(range(len(answered)), key=partial(size, axis=axis)) for axis in answered[0].lengths for end in (min, max)
+    ]
+    return tuple(answered[place] for place in dict.fromkeys((0, *ends)))
 
 
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
@@ -150,7 +156,7 @@ class _Clock:
             return None
         start, busy = time.perf_counter(), time.process_time()
         try:
-            found = _run(module, self._signature, case)
+            found = run_case(module, self._signature, case)
         except Exception as error:  # noqa: BLE001 - the eager model refuses this call, by an error of any type
             log.info("%s is left out: eager refuses it: %r", case.name, error)
             self.problem = self.problem or f"{type(error).__name__}: {error}"
@@ -200,7 +206,7 @@ def cases_at(
 def _run_stated(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     """Return a case of stated lengths; with the values of samples that were given, if eager refuses other values."""
     try:
-        return _run(module, signature, case)
+        return run_case(module, signature, case)
     except Exception as error:
         if signature.given and case.seed:
             return _run_stated(module, signature, replace(case, seed=0))
@@ -261,7 +267,8 @@ def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Cas
             yield case
 
 
-def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
+def run_case(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
+    """Return a case with the eager model's outputs; it raises what eager raises."""
     inputs = signature.draw(case)
     found = _answered(module, signature, case.name, inputs)
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.

@@ -23,6 +23,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Control
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchResult
+from optimum_core.search.notes import left_out_words
 from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
 from optimum_core.search.quantized.log import SearchLog, Surveyed
 from optimum_core.search.quantized.recipes import Recipe, variants
@@ -33,6 +34,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.promise import Called, promise_notes
+from optimum_core.verify.ranges import proved
 
 #: Most recipes that are evaluated in one stage.
 MOST_TRIALS = 40
@@ -325,13 +327,23 @@ class _QuantizedSearch:
     def _result(
         self, winner: Candidate, others: Sequence[Candidate], check: ReferenceCase, *, kept: bool = False
     ) -> SearchResult:
-        before, promise = self.context.unquantized.report, self.context.promise
+        before, promise, search = self.context.unquantized.report, self.context.promise, self.context.search
+        left_out = search.references.words_left_out(search.signature) if kept and search.verify else before.left_out
+        if kept and left_out:
+            missed = search.references.left_out(search.signature)
+            ranges = proved(winner.signature, (*self.evaluator.drawn, *self.context.data.unseen), missed)
+            winner.signature = replace(winner.signature, ranges=ranges)
         report = replace(
             before,
             candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
             promise=replace(promise, kept=kept, value=self._value(winner, kept=kept)) if promise else None,
             walk=tuple(self.log.results),
-            notes=(*before.notes, *self._notes(winner)),
+            notes=(
+                *before.notes,
+                *left_out_words(search.references.seconds, () if before.left_out else left_out),
+                *self._notes(winner),
+            ),
+            left_out=left_out,
             seconds=self.budget.spent,
             settled=before.settled and not self.log.failed_transiently,
             precision_hint=None if kept else before.precision_hint,
