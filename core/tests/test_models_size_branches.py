@@ -36,6 +36,10 @@ class Odd:
         raise RuntimeError
 
 
+def _scaled(x: torch.Tensor, scale: float) -> torch.Tensor:
+    return torch.nn.functional.interpolate(x.transpose(1, 2), scale_factor=scale)
+
+
 LENGTH = "axis1_6"
 TABLE = {71: True}
 
@@ -84,6 +88,9 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("a bit", lambda x: (x.shape[1] >> 5) & 1, LENGTH, {31}),
     ("a bit that is set", lambda x: (x.shape[1] | 8) in (44, 45), LENGTH, {35}),
     ("a square number", lambda x: math.isqrt(x.shape[1]) ** 2 == x.shape[1], LENGTH, {4, 8}),
+    ("a share that 32 bits round otherwise", lambda x: int(x.shape[1] * 0.7) > 1e9, LENGTH, {89}),
+    ("a picture's scale that 32 bits round otherwise", lambda x: _scaled(x, 0.7).shape[2] > 1e9, LENGTH, {89}),
+    ("a range that 32 bits end otherwise", lambda x: len(torch.arange(0, x.shape[1] * 0.1, 0.1)) > 1e9, LENGTH, {5}),
     ("a distance", lambda x: abs(x.shape[1] - 90) < 5, LENGTH, {85}),
     ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
     ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),

@@ -163,7 +163,17 @@ def test_tokens_that_are_not_the_sessions_own_are_refused(model: Any, monkeypatc
         model.continuous_batching()
 
 
-def test_without_the_package_it_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_states_are_joined(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimum_openvino.continuous.present", lambda name: False)
+    session: Any = model._decoder.session
     with pytest.raises(UnavailableError, match=r"optimum-openvino\[genai\]"):
-        model.continuous_batching()
+        session.continuous(ContinuousLimits())
+    texts = model.continuous_batching()
+    assert texts.tool == "states of backend 'openvino'"
+    begun = [texts.begin(prompt, max_new_tokens=9, do_sample=False) for prompt in ("ab", "a longer one", "c")]
+    found = {text.number: "" for text in begun}
+    while any(not text.ended for text in begun):
+        for text in texts.step():
+            found[text.number] += "".join(text.pieces)
+    want = [model.generate(prompt, max_new_tokens=9, do_sample=False) for prompt in ("ab", "a longer one", "c")]
+    assert list(found.values()) == want

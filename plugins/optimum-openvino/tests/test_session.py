@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.testing.linear import LinearSessionTests
-from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
-from optimum_openvino import plugin
+from optimum_core.types import Artifact, Session, SessionRequest, StateSpec, TensorSpec
+from optimum_openvino import plugin, runtime
+from optimum_openvino.devices import parse_device
+from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.session import OvSession, host_array
 from optimum_openvino.storage import save
 
@@ -167,6 +170,38 @@ def test_a_session_prepared_for_shapes_takes_all_shapes(linear: Artifact, load: 
     for want, got in kept:  # after all calls: no array is written twice
         np.testing.assert_allclose(np.asarray(got["y"]), want, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(np.asarray(got["z"]), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_is_read_once_for_all_shapes(
+    linear: Artifact, load: Load, weight: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading an ONNX file brings its weights into memory, and each compiled model holds what it was made of."""
+    reads: list[Path] = []
+    read = runtime._read
+
+    def noted(request: SessionRequest, path: Path, who: str) -> Any:
+        reads.append(path)
+        return read(request, path, who)
+
+    monkeypatch.setattr(runtime, "_read", noted)
+    session = load(linear, shapes=({"batch": 3}, {"batch": 1}))
+    assert reads == [linear.main_file]
+    x = np.ones((7, 8), np.float32)  # none of the shapes: the graph that varies was not fixed with them
+    np.testing.assert_allclose(np.asarray(session.run({"x": x})["y"]), np.maximum(x @ weight, 0), atol=1e-4)
+
+
+def test_operators_for_past_lengths_are_bounded_but_for_decoders(
+    linear: Artifact, session_request: Callable[..., SessionRequest]
+) -> None:
+    name, place = "CPU_RUNTIME_CACHE_CAPACITY", parse_device("cpu")
+
+    def chosen(artifact: Artifact, **stated: Any) -> Any:
+        options = OpenVinoOptions(properties=stated)
+        return runtime.properties(session_request(artifact), options, place).get(name)
+
+    assert chosen(linear) == 1024
+    assert chosen(linear, **{name: 77}) == 77
+    assert chosen(dataclasses.replace(linear, state=StateSpec(layers=()))) is None
 
 
 def test_a_shape_that_leaves_an_axis_open_prepares_nothing(linear: Artifact, load: Load) -> None:

@@ -133,6 +133,54 @@ def test_memory_bounds_what_runs_at_once(opened: Callable[[str], Decoder]) -> No
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_rows_that_outgrow_memory_wait_and_go_on_where_they_were(
+    kind: str, opened: Callable[[str], Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are admitted by what they take soon, not by what they may take at their end."""
+    monkeypatch.setattr("optimum_core.generation.state_batch._AHEAD", 2)
+    decoder = opened(kind)
+    session: Any = decoder.session
+    positions = 50
+    cache = positions * 4 * session.state.values_of_a_position
+    batch = StateBatch(decoder, ContinuousLimits(cache=cache, tokens=16))
+    prompts = _prompts(10, 12, 9)
+    settings = [Settings(max_new_tokens=20, do_sample=True, seed=number) for number in range(3)]
+    numbers = [batch.add(prompt, stated) for prompt, stated in zip(prompts, settings, strict=True)]
+    tokens: dict[int, list[int]] = {number: [] for number in numbers}
+    together = []
+    while stepped := batch.step():
+        for number, progress in stepped.items():
+            tokens[number] += progress.tokens
+        together.append(set(stepped))
+        if batch._generation is not None:
+            assert batch._generation.rows * batch._generation.length <= positions
+    assert set(numbers) in together and set(numbers[:2]) in together[together.index(set(numbers)) :]
+    for number, prompt, stated in zip(numbers, prompts, settings, strict=True):
+        assert tokens[number] == [int(token[0]) for token in next_tokens(decoder, np.array([prompt]), stated)]
+
+
+def test_all_settings_of_a_text_are_honoured_as_alone(opened: Callable[[str], Decoder]) -> None:
+    decoder = opened("llama")
+    prompts = _prompts(6, 11, 4, 9, 7)
+    likeliest = _alone(decoder, prompts[3], 12)
+    settings = [
+        Settings(max_new_tokens=12, do_sample=True, seed=7, temperature=1.5),
+        Settings(max_new_tokens=12, do_sample=True, seed=8, min_p=0.05),
+        Settings(max_new_tokens=12, no_repeat_ngram_size=2, bad_words_ids=((likeliest[0],),)),
+        Settings(max_new_tokens=12, suppress_tokens=(likeliest[2],), begin_suppress_tokens=(likeliest[0],)),
+        Settings(max_new_tokens=12, eos=(5,), min_new_tokens=4, forced_eos=(5,)),
+    ]
+    batch = StateBatch(decoder, ContinuousLimits())
+    numbers = [batch.add(prompt, stated) for prompt, stated in zip(prompts, settings, strict=True)]
+    want = [
+        [int(token[0]) for token in next_tokens(decoder, np.array([prompt]), stated)]
+        for prompt, stated in zip(prompts, settings, strict=True)
+    ]
+    assert _written(batch, numbers) == want
+    assert want[3][0] != likeliest[0] and want[4][-1] == 5
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_text_that_has_ended_goes_no_further_than_the_model(
     kind: str, leaves: bool, opened: Callable[[str], Decoder]

@@ -15,6 +15,7 @@ import pytest
 
 from optimum_core import accelerate, load
 from optimum_core.measure import Effort, measuring
+from optimum_core.types import ScoredPiece
 from optimum_serve import ModelSettings
 from waiting import leave_within_a_text
 
@@ -59,7 +60,7 @@ def test_texts_written_together_are_those_of_the_model(together: Any, made: Path
     settings: list[dict[str, Any]] = [
         {"temperature": 0},
         {"temperature": 0, "max_tokens": 30},
-        {"temperature": 0.8, "seed": 5},  # takes turns beside the group
+        {"temperature": 0.8, "seed": 5},  # with openvino-genai, it takes turns beside the group
         {"temperature": 0, "repetition_penalty": 1.3},
     ]
     asked = [(f"a{number}" * (1 + number), settings[number % 4]) for number in range(12)]
@@ -77,6 +78,40 @@ def test_texts_written_together_are_those_of_the_model(together: Any, made: Path
     assert status["writing"].startswith(f"together, by {tool}")
     figures = together.client.get("/metrics").text
     assert 'optimum_written_tokens_total{model="writer"}' in figures
+
+
+@pytest.mark.parametrize("tool", [STATES], indirect=True)
+def test_all_that_a_text_may_ask_for_is_written_together(together: Any, made: Path) -> None:
+    texts = together.app.state.server.models["writer"]._workers.together
+    joined: list[Any] = []
+    begin = texts.begin
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        joined.append(settings)
+        return begin(*given, **settings)
+
+    texts.begin = noted
+    asked: list[dict[str, Any]] = [
+        {"temperature": 0, "logprobs": 3},
+        {"temperature": 0.8, "seed": 5, "logprobs": 0},
+        {"temperature": 0.9, "seed": 6, "min_p": 0.02},
+    ]
+    alone = [_ask(together, "abc", **one) for one in asked]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda one: _ask(together, "abc", **one), asked * 2))
+    assert len(joined) == 9
+    with load(made) as model:
+        for stated, *found in zip(asked, alone, answers[:3], answers[3:], strict=True):
+            draws = {"do_sample": False} if stated["temperature"] == 0 else {"temperature": stated["temperature"]}
+            draws |= {name: stated[name] for name in ("seed", "min_p") if name in stated}
+            count = stated.get("logprobs")
+            pieces = list(model.generate("abc", stream=True, max_new_tokens=10, logprobs=count, **draws))
+            for choice in (answer["choices"][0] for answer in found):
+                assert choice["text"] == "".join(pieces)
+                if count is not None:
+                    scored = [piece for piece in pieces if isinstance(piece, ScoredPiece)]
+                    want = [piece.scored.logprob for piece in scored]
+                    assert choice["logprobs"]["token_logprobs"] == pytest.approx(want, abs=1e-4)
 
 
 def test_a_client_that_leaves_frees_its_place(together: Any) -> None:

@@ -12,10 +12,18 @@ import numpy as np
 from optimum_core.error_scales import tie_scales
 from optimum_core.errors import InputError, UnavailableError, VerificationError
 from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.scores import Scoring
 from optimum_core.generation.settings import Settings, read_settings
-from optimum_core.generation.state_batch import StateBatch
+from optimum_core.generation.state_batch import ScoredProgress, StateBatch
 from optimum_core.generation.text import Prompt, TextCodec, TextStream
-from optimum_core.types import ContinuousBatch, ContinuousLimits, ContinuousSession, JoiningSession, Sampling
+from optimum_core.types import (
+    ContinuousBatch,
+    ContinuousLimits,
+    ContinuousSession,
+    JoiningSession,
+    Progress,
+    Sampling,
+)
 
 Array = np.ndarray[Any, Any]
 #: Lengths of the prompts that are compared, and the tokens written behind each: one and several blocks of the cache.
@@ -27,6 +35,7 @@ class BatchedText:
     """One text that is being written.
 
     Attributes:
+        scoring: makes a `ScoredPiece` of each piece; None: pieces are texts alone.
         pieces: the text that is new since the last step, a piece for each token, which may be empty; once it has ended,
             the rest comes last, as a `LastPiece`.
         ended: no more comes.
@@ -35,15 +44,19 @@ class BatchedText:
     number: int
     eos: frozenset[int]
     stream: TextStream
+    scoring: Scoring | None = None
     pieces: list[str] = field(default_factory=list)
     ended: bool = False
 
-    def put(self, tokens: Sequence[int], *, ended: bool) -> None:
+    def put(self, progress: Progress) -> None:
         """Take the tokens of a step, up to one that ends the text or a stop string."""
-        self.pieces, is_end = [], False
-        for token in tokens:
+        self.pieces, is_end, ended = [], False, progress.ended
+        if self.scoring is not None and isinstance(progress, ScoredProgress):
+            self.scoring.note(progress.scores, np.asarray(progress.tokens))
+        for token in progress.tokens:
             is_end = token in self.eos
-            self.pieces.append("" if is_end else self.stream.put(token))
+            piece = "" if is_end else self.stream.put(token)
+            self.pieces.append(piece if is_end or self.scoring is None else self.scoring.scored(0, piece))
             if is_end or self.stream.ended:
                 ended = True
                 break
@@ -75,8 +88,10 @@ class ContinuousTexts:
         self._most = batch.positions if longest is None else min(longest, batch.positions)
         self._running: dict[int, BatchedText] = {}
 
-    def takes(self, length: int, **settings: Any) -> bool:
-        """Whether texts of these settings, those of `generate`, are written as `generate` would. Draws have no seed.
+    def takes(self, length: int, *, logprobs: int | None = None, **settings: Any) -> bool:
+        """Whether texts of these settings, those of `generate`, are written as `generate` would.
+
+        A batch of joined states takes all settings; that of a runtime takes no draws with a seed, and no `logprobs`.
 
         Args:
             length: of the prompt, in tokens.
@@ -84,11 +99,25 @@ class ContinuousTexts:
         Raises:
             OptionError: as `generate`.
         """
-        sampling = sampling_of(read_settings(self._directory, settings), length)
+        sampling = self._sampling(read_settings(self._directory, settings), length, logprobs)
         return sampling is not None and length + sampling.max_new_tokens <= self._most
 
-    def begin(self, prompt: Prompt, stop: Sequence[str] = (), **settings: Any) -> BatchedText:
+    def _sampling(self, settings: Settings, length: int, logprobs: int | None) -> Sampling | Settings | None:
+        """Return the settings of a prompt of this length for the batch; None: it cannot honour one of them."""
+        if not isinstance(self._batch, StateBatch):
+            return sampling_of(settings, length) if logprobs is None else None
+        try:
+            return settings.for_prompt(length)
+        except InputError:  # there is no room behind the prompt
+            return None
+
+    def begin(
+        self, prompt: Prompt, stop: Sequence[str] = (), *, logprobs: int | None = None, **settings: Any
+    ) -> BatchedText:
         """Begin a text.
+
+        Args:
+            logprobs: as `generate`: each piece is a `ScoredPiece` with so many likeliest tokens.
 
         Raises:
             OptionError: as `generate`.
@@ -98,18 +127,25 @@ class ContinuousTexts:
         ids = self._codec.encode([prompt], 0)[0][0]
         self._check(ids[None])
         stated = read_settings(self._directory, settings)
-        sampling = sampling_of(stated, len(ids))
+        sampling = self._sampling(stated, len(ids), logprobs)
         if sampling is None:
             raise UnavailableError("continuous batching", "these settings have no equal in it", "use generate")
         needed = len(ids) + sampling.max_new_tokens
         if needed > self._most:
             why = f"prompt and new tokens come to {needed} positions, and there are {self._most}"
             raise InputError("continuous batching", why, "shorten the prompt, or ask for fewer new tokens")
-        number = self._batch.add(ids.tolist(), sampling)
+        number = self._begun(ids.tolist(), sampling)
         stream = TextStream(codec=self._codec, stops=tuple(stop))
-        text = BatchedText(number=number, eos=frozenset(stated.eos), stream=stream)
+        scoring = None if logprobs is None else Scoring(self._codec.tokenizer, logprobs)
+        text = BatchedText(number=number, eos=frozenset(stated.eos), stream=stream, scoring=scoring)
         self._running[number] = text
         return text
+
+    def _begun(self, ids: Sequence[int], sampling: Sampling | Settings) -> int:
+        if isinstance(self._batch, StateBatch):
+            return self._batch.add(ids, sampling)
+        assert isinstance(sampling, Sampling)
+        return self._batch.add(ids, sampling)
 
     def step(self) -> list[BatchedText]:
         """Run the model once; return the texts that have new `pieces`.
@@ -122,7 +158,7 @@ class ContinuousTexts:
             text = self._running.get(number)
             if text is None:
                 continue
-            text.put(progress.tokens, ended=progress.ended)
+            text.put(progress)
             if text.ended:
                 self.cancel(text)
             stepped.append(text)

@@ -11,13 +11,23 @@ import numpy as np
 
 from optimum_core.errors import InputError, SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder, Generation
-from optimum_core.generation.sampling import Choose, chooser, needs_history
+from optimum_core.generation.sampling import Choose, allowed, chooser, needs_history
 from optimum_core.generation.settings import Settings
 from optimum_core.types import ContinuousLimits, JoiningSession, Progress, Sampling
 
 Array = np.ndarray[Any, Any]
 #: Bytes of a number in keys and values.
 _BYTES = 4
+#: New tokens of each row for which memory is free when a row joins. Most texts end long before the number of tokens
+#: that they may have: rows that were counted at that length would wait for memory that is never written.
+_AHEAD = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredProgress(Progress):
+    """The new token of one generation, with the model's scores [1, vocabulary] for it."""
+
+    scores: Array
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -26,38 +36,41 @@ class _Row:
 
     Attributes:
         ids: of its prompt, and of what has been written.
-        read: ids of the prompt that the model has read.
-        left: tokens that may come.
+        length: the number of ids of its prompt.
+        settings: for a prompt of this length.
+        read: ids that the model has read, before the row is joined to the others.
         has_history: the choice of a token depends on those before it.
-        generation: reads the prompt, until the row is joined to the others.
+        generation: reads the ids, until the row is joined to the others.
     """
 
     number: int
     ids: list[int]
+    length: int
+    settings: Settings
     choose: Choose
-    eos: frozenset[int]
-    left: int
     has_history: bool
     read: int = 0
     generation: Generation | None = None
     ended: bool = False
 
     @property
-    def needed(self) -> int:
-        """The positions that it takes at its end."""
-        return len(self.ids) + self.left
+    def soon(self) -> int:
+        """The positions that it takes after some more tokens, or at its end."""
+        return min(self.length + self.settings.max_new_tokens, len(self.ids) + _AHEAD)
 
-    def take(self, scores: Array) -> Progress:
+    def take(self, scores: Array) -> ScoredProgress:
         """Choose the next token by its scores [1, vocabulary]."""
-        before = self.ids if self.has_history else self.ids[-1:]  # many take longer to convert than to choose
-        token = int(self.choose(np.array([before]), scores)[0])
+        number = len(self.ids) - self.length + 1
+        # Many ids take longer to convert than the choice does.
+        before = np.array([self.ids if self.has_history else self.ids[-1:]])
+        token = int(self.choose(before, allowed(scores, self.settings, number, self.length, before))[0])
         self.ids.append(token)
-        self.left -= 1
-        self.ended = self.ended or token in self.eos or self.left == 0
-        return Progress(tokens=(token,), ended=self.ended)
+        self.ended = self.ended or token in self.settings.eos or number == self.settings.max_new_tokens
+        return ScoredProgress(tokens=(token,), ended=self.ended, scores=scores)
 
     def release(self) -> None:
-        """Free the state of its own."""
+        """Free the state of its own; what it has read has to be read again."""
+        self.read = 0
         if self.generation is not None:
             self.generation.close()
             self.generation = None
@@ -68,7 +81,8 @@ class StateBatch:
 
     Each prompt is read by itself, in pieces; then its row is joined to the others, aligned at their last token, and
     each call gives all rows their next one. Rows that have ended leave when others join, as soon as they are half of
-    all, or when the model has no further positions for them.
+    all, or when the model or the memory has no further positions for them. If the rows that go on need more memory than
+    there is, the newest one waits again, and all of it is read anew once others have ended.
 
     Args:
         decoder: of a `JoiningSession`.
@@ -101,8 +115,12 @@ class StateBatch:
         """The number of positions for which there is memory."""
         return self._limits.cache // self._position
 
-    def add(self, ids: Sequence[int], sampling: Sampling) -> int:
+    def add(self, ids: Sequence[int], sampling: Sampling | Settings) -> int:
         """Begin a generation, and return its number.
+
+        Args:
+            sampling: settings, where they are for a prompt of this length, are honoured as `next_tokens` does, a seed
+                and tokens that are forbidden or forced included.
 
         Raises:
             InputError: there is no token, or more than memory or model have positions for.
@@ -118,7 +136,7 @@ class StateBatch:
         self._waiting.append(_row(self._count, ids, sampling))
         return self._count
 
-    def step(self) -> dict[int, Progress]:
+    def step(self) -> dict[int, ScoredProgress]:
         """Give every row its next token, and read what waits; return what is new.
 
         Raises:
@@ -135,9 +153,9 @@ class StateBatch:
         if self._is_closed:
             raise SessionError(self.tool, "the batch is closed", "begin a new one")
 
-    def _stepped(self) -> dict[int, Progress]:
-        if self._is_beyond():
-            self._regroup(())
+    def _stepped(self) -> dict[int, ScoredProgress]:
+        if self._is_beyond() or self._is_full():
+            self._make_room()
         found = self._written()
         joining = self._read(found)
         gone = sum(row.ended for row in self._rows)
@@ -152,7 +170,26 @@ class StateBatch:
             return False
         return any(row.ended and generation.tokens(place) >= longest for place, row in enumerate(self._rows))
 
-    def _written(self) -> dict[int, Progress]:
+    def _is_full(self) -> bool:
+        """Whether memory has no position for the next token of each row, those that have ended included."""
+        rows = len(self._rows)
+        return self._generation is not None and rows > 1 and rows * (self._generation.length + 1) > self.positions
+
+    def _make_room(self) -> None:
+        """Let rows that have ended leave, and, while memory is too small for the others, the newest of these wait."""
+        going_on = [row for row in self._rows if not row.ended]
+        waiting: list[_Row] = []
+        while len(going_on) > 1 and len(going_on) * max(len(row.ids) for row in going_on) > self.positions:
+            newest = max(going_on, key=lambda row: row.number)
+            going_on.remove(newest)
+            waiting.append(newest)
+        self._regroup((), leaving=waiting)
+        self._waiting.extendleft(waiting)
+        if waiting:
+            for row in self._waiting:  # what has been read of others takes memory too
+                row.release()
+
+    def _written(self) -> dict[int, ScoredProgress]:
         if self._generation is None:
             return {}
         last = np.array([row.ids[-1:] for row in self._rows], np.int64)
@@ -160,7 +197,7 @@ class StateBatch:
         running = [(place, row) for place, row in enumerate(self._rows) if not row.ended]
         return {row.number: row.take(scores[place : place + 1]) for place, row in running}
 
-    def _read(self, found: dict[int, Progress]) -> list[_Row]:
+    def _read(self, found: dict[int, ScoredProgress]) -> list[_Row]:
         """Read prompts, as many tokens as one step may; return the rows that have their first token."""
         joining: list[_Row] = []
         budget = self._limits.tokens
@@ -178,17 +215,17 @@ class StateBatch:
         return joining
 
     def _has_room(self, joining: Sequence[_Row]) -> bool:
-        """Whether another row fits into memory, at the length of the longest at its end."""
+        """Whether another row fits into memory, with some more tokens of each."""
         rows = [row for row in (*self._rows, *joining) if not row.ended]
-        whole = (len(rows) + 1) * max(row.needed for row in (*rows, self._waiting[0]))
+        whole = (len(rows) + 1) * max(row.soon for row in (*rows, self._waiting[0]))
         return not rows or (len(rows) < self._limits.rows and whole <= self.positions)
 
-    def _regroup(self, joining: Sequence[_Row]) -> None:
-        """Join the rows that go on in one state, and free the others."""
+    def _regroup(self, joining: Sequence[_Row], leaving: Sequence[_Row] = ()) -> None:
+        """Join the rows that go on in one state, and free the others and those that are leaving."""
         former = self._generation
         parts = [(row, former, place) for place, row in enumerate(self._rows) if former is not None]
         parts += [(row, row.generation, 0) for row in joining if row.generation is not None]
-        going_on = [(row, generation, place) for row, generation, place in parts if not row.ended]
+        going_on = [part for part in parts if not part[0].ended and all(part[0] is not row for row in leaving)]
         self._generation = self._joined([(generation, place) for _, generation, place in going_on])
         self._rows = [row for row, _, _ in going_on]
         for generation in {id(generation): generation for _, generation, _ in parts}.values():
@@ -225,19 +262,25 @@ class StateBatch:
         self._regroup(())
 
 
-def _row(number: int, ids: Sequence[int], sampling: Sampling) -> _Row:
-    settings = Settings(
+def _row(number: int, ids: Sequence[int], sampling: Sampling | Settings) -> _Row:
+    settings = sampling if isinstance(sampling, Settings) else _settings_of(sampling)
+    return _Row(
+        number=number,
+        ids=list(ids),
+        length=len(ids),
+        settings=settings,
+        choose=chooser(settings),
+        has_history=needs_history(settings),
+    )
+
+
+def _settings_of(sampling: Sampling) -> Settings:
+    return Settings(
+        max_new_tokens=sampling.max_new_tokens,
+        eos=sampling.eos,
         do_sample=sampling.do_sample,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
-    )
-    return _Row(
-        number=number,
-        ids=list(ids),
-        choose=chooser(settings),
-        eos=frozenset(sampling.eos),
-        left=sampling.max_new_tokens,
-        has_history=needs_history(settings),
     )

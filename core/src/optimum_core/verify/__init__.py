@@ -1,6 +1,7 @@
 """Verification of candidates: `reference` computes the eager model's outputs, `comparison` compares with them.
 
-`planned_cases` are the lengths and paddings to compare at, in the order in which they are worth the time.
+`planned_cases` are the lengths and paddings to compare at, in the order in which they are worth the time;
+`lengths_between` adds others where eager is quick.
 
 Errors are measured by the usual magnitude of an output (`error_scales`); `bound_cases` has the case of all whole
 numbers that are taken, `large_value_cases` those of values far from the samples, `edge_value_cases` of zeros, equal

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Most lengths of one axis, and most of all axes together.
 MOST = 100
 #: Seconds of eager in all, and of those for which each call takes no longer than `_QUICK`.
-_MOMENT, _QUICKLY = 0.05, 0.1
+_MOMENT, _QUICKLY = 0.08, 0.1
 _QUICK = 0.001
 _SEED = 600
 #: Fraction of a range by which each length follows the one before: any first few are spread evenly.
@@ -84,6 +84,14 @@ def _alone(spans: Mapping[str, range], done: Mapping[str, Collection[int | None]
 
 
 def _spread(span: range) -> Iterator[int]:
-    """Yield the numbers of a range, each far from those before it."""
-    order = sorted(range(len(span)), key=lambda place: place * _GOLDEN % 1)
-    yield from (span[place] for place in order)
+    """Yield the numbers of a range, each far from those before it: every other one by its logarithm, since what is
+    wrong in a few places shows most where there are few."""
+    least, longest = np.log(span[0]), np.log(span[-1])
+    linear = iter(sorted(span, key=lambda number: (number - span[0]) * _GOLDEN % 1))
+    done: set[int] = set()
+    for place in range(len(span)):
+        by_size = round(np.exp(least + place * _GOLDEN % 1 * (longest - least)))
+        for number in (by_size, next(linear)):
+            if number not in done:
+                done.add(number)
+                yield number

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import LONG, PICTURE, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import AxisRange
+
+#: Short lengths of a sound, as multiples of the least.
+_ABOVE_LEAST = (1.3, 2, 3.7)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +69,22 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     for number, lengths in enumerate(signature.joint):
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
         yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
+    for number, (axis, length) in enumerate(_short_sounds(signature)):
+        yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 501 + number)
     for axis in layout.axes:
         done = {*signature.beside(axis), layout.lengths[axis]}
         for number, length in enumerate(signature.further.get(axis, ())):
             if length not in done:
                 yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
+
+
+def _short_sounds(signature: ModelSignature) -> Iterator[tuple[str, int]]:
+    """Yield lengths of sounds a little above the least, by axis: what is wrong in the last frame is lost in the mean
+    over many."""
+    for axis in {"samples", "frames"} & {*signature.layout.axes}:
+        least, here = signature.ranges.get(axis, AxisRange()).least, signature.layout.lengths[axis]
+        lengths = {round(least * factor) for factor in _ABOVE_LEAST} - {least, *signature.beside(axis)}
+        yield from ((axis, length) for length in sorted(lengths) if length < here)
 
 
 def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:

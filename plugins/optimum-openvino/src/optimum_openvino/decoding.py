@@ -1,8 +1,8 @@
 """Sessions of decoders: the cache lies in an infer request, one for each state.
 
 A compiled model is shared by all states, and its weights are in memory once. Rows are exchanged by the input
-`beam_idx` of the next call, at no cost of their own. To crop and to fork copies the cache through numpy: it happens
-once in many tokens, or at the beginning of another text.
+`beam_idx` of the next call, at no cost of their own. To crop, to fork and to join copies the cache through numpy: it
+happens once in many tokens, or at the beginning of another text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import openvino
 
 from optimum_core.backend import check_names, check_turn, closed, described, read_options
-from optimum_core.errors import SessionError
-from optimum_core.types import Array, ContinuousLimits, SessionRequest, StateSpec, TensorSpec
+from optimum_core.errors import SessionError, UnavailableError
+from optimum_core.types import Array, ContinuousLimits, JoinedRow, SessionRequest, StateSpec, TensorSpec
 from optimum_openvino.devices import BACKEND, parse_device, spoken
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
@@ -67,6 +67,23 @@ class OvDecoderSession:
     def begin(self, rows: int) -> OvState:
         """Return an empty state for this number of rows."""
         return OvState(self, rows)
+
+    def join(self, rows: Sequence[JoinedRow]) -> OvState:
+        """Return a new state of these rows, aligned at their last position; shorter ones begin with padding.
+
+        Raises:
+            UnavailableError: the model keeps states of a fixed size.
+            SessionError: the session or a state is closed.
+        """
+        if any(layer.kind != "key-value" or layer.has_fixed_states for layer in self.state.layers):
+            why = "this model keeps states of a fixed size, which have no positions to align"
+            raise UnavailableError(self.who, why, "run the generations apart")
+        made, places = self.begin(len(rows)), []
+        for one in rows:
+            assert isinstance(one.state, OvState)
+            places.append((one.state, one.row, one.length))
+        made.fill(places)
+        return made
 
     def continuous(self, limits: ContinuousLimits) -> OvContinuousBatch:
         """Return an empty batch of openvino-genai, which compiles the model once more.
@@ -166,14 +183,31 @@ class OvState:
 
     def fork(self) -> OvState:
         """Return an independent copy of the state, in a request of its own."""
-        request = self._opened()
+        self._opened()
         other = OvState(self._session, len(self._rows))
         if self.length:
-            copies = {variable.name: variable.state.data[self._rows] for variable in request.query_state()}
+            copies = {name: cache[self._rows] for name, cache in self.variables().items()}
             for variable in other._request.query_state():
                 variable.state = openvino.Tensor(np.ascontiguousarray(copies[variable.name]))
         other.length = self.length
         return other
+
+    def fill(self, rows: Sequence[tuple[OvState, int, int]]) -> None:
+        """Take the last positions of rows of other states, each by its index there and the number of positions."""
+        length = max(count for _, _, count in rows)
+        caches = {id(state): state.variables() for state, _, _ in rows}  # to read one copies it, with all of its rows
+        for variable in self._opened().query_state():
+            first = caches[id(rows[0][0])][variable.name]
+            joined = np.zeros((len(rows), first.shape[1], length, first.shape[3]), first.dtype)  # masks add to padding
+            for target, (state, row, count) in zip(joined, rows, strict=True):
+                own = caches[id(state)][variable.name][state._rows[row]]
+                target[:, length - count :] = own[:, state.length - count : state.length]
+            variable.state = openvino.Tensor(joined)
+        self.length = length
+
+    def variables(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return keys and values by their names [rows, heads, positions, size]; rows are exchanged by the next call."""
+        return {variable.name: variable.state.data for variable in self._opened().query_state()}
 
     def close(self) -> None:
         """Free the cache."""

@@ -46,9 +46,9 @@ from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
-from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model, returns_inputs, scatters
+from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model, read_artifact, returns_inputs, scatters
 
-#: The largest number of shapes that a session is compiled for separately: each holds the weights once more.
+#: The largest number of shapes that a session is compiled for separately: each holds its own form of the weights.
 MOST_PREPARED = 8
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -141,20 +141,20 @@ class OvSession:
         """
         place = parse_device(request.device)
         options = read_options(BACKEND, OpenVinoOptions, request.options)
-        make = partial(compiled_model, request, options, place)
-        session = cls(make(), request.artifact, make)
-        session.prepared = dict(session._prepare(request, options, place))
+        make, read = partial(compiled_model, request, options, place), read_artifact(request, place)
+        session = cls(make(read=read), request.artifact, make)
+        session.prepared = dict(session._prepare(request, options, place, read))
         return session
 
     def _prepare(
-        self, request: SessionRequest, options: OpenVinoOptions, place: Place
+        self, request: SessionRequest, options: OpenVinoOptions, place: Place, read: Any
     ) -> Iterator[tuple[Shapes, _Form]]:
         """Yield the model for each shape that fixes all of its axes, by the shapes of its inputs in feed order."""
         specs = {spec.name: spec for spec in self.inputs}
         axes = {axis for spec in self.inputs for axis in spec.dynamic_axes.values()}
         for lengths in [shape for shape in request.shapes if axes and axes <= set(shape)][:MOST_PREPARED]:
             make = partial(compiled_model, request, options, place, lengths)
-            compiled = make()
+            compiled = make(read=read)
             key = tuple(tuple(fixed(specs[name], lengths)) for name, _ in self._feeds)
             yield key, _Form(compiled=compiled, compile=make, outputs=tuple(_known_outputs(compiled, self._fetches)))
 

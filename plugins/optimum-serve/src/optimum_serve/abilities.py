@@ -10,6 +10,8 @@ from optimum_serve.tokenizing import frame_of
 
 SENTENCE, LOGITS = "sentence_embedding", "logits"
 _IDS, PIXELS = "input_ids", "pixel_values"
+#: The task of masked language models.
+_MASKED = "fill-mask"
 #: The part of a model that puts pictures or sounds between the tokens of a text.
 _MERGE = "merge"
 #: Names of the trained length in configurations.
@@ -61,6 +63,13 @@ class Abilities:
     def reranks(self) -> bool:
         """Whether it gives one score for a pair of texts."""
         return self.takes_text and self.classifies and self.outputs[LOGITS][-1] == 1
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The number of words that a masked language model weighs for each token of a text; 0: it is none."""
+        shape = self.outputs.get(LOGITS, ())
+        fills = self.takes_text and not self.writes and self.model.manifest.task == _MASKED
+        return shape[-1] if fills and len(shape) == 3 and isinstance(shape[-1], int) else 0
 
     @cached_property
     def completes(self) -> bool:

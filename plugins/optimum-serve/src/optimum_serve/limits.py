@@ -14,6 +14,8 @@ from optimum_serve.settings import Settings
 Array = np.ndarray[Any, Any]
 #: The axes of an output with one vector for each input; and the values that an answer may have beyond that.
 _POOLED, _MOST_VALUES = 2, 2**24
+#: The weights above zero that sparse embeddings of one answer may have; a SPLADE model gives some hundreds for a text.
+_MOST_ENTRIES = 2**20
 
 
 def check_number(count: int, settings: Settings) -> None:
@@ -54,6 +56,13 @@ def check_values(shape: Sequence[int | str], tokens: int) -> None:
         most = _MOST_VALUES // width
         message = f"{tokens} tokens have a vector each, and {most} fit into one answer: send fewer texts"
         raise invalid(message, "too_many", 413)
+
+
+def check_entries(count: int) -> None:
+    """Refuse more weights of words than fit into one answer; each takes some thirty bytes of it."""
+    if count > _MOST_ENTRIES:
+        message = f"the sparse embeddings have {count} weights above zero, and {_MOST_ENTRIES} fit into one answer"
+        raise invalid(f"{message}: send fewer texts", "too_many", 413)
 
 
 def check_batch(arrays: Mapping[str, Array], batched: Collection[str], settings: Settings) -> None:

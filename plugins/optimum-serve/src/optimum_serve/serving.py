@@ -24,6 +24,7 @@ from optimum_serve.limits import check_batch, check_lengths, check_number, check
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
+from optimum_serve.sparse import SPARSE, sparse_rows
 from optimum_serve.tokenizing import Manner, Tokenizing
 
 log = logging.getLogger(__name__)
@@ -126,8 +127,13 @@ class ServedModel(Abilities):
         if (source / "optimum.json").is_file():
             return load(source, target=stated.target)
         log.info("accelerating %s; the next start finds it in the cache", stated.source)
-        target = stated.target or "auto"
-        return accelerate(stated.source, target=target, objective=stated.objective, progress=self._go_on)
+        return accelerate(
+            stated.source,
+            target=stated.target or "auto",
+            task=stated.task,
+            objective=stated.objective,
+            progress=self._go_on,
+        )
 
     def _go_on(self, event: Event) -> None:
         if self._is_given_up:
@@ -271,6 +277,8 @@ class ServedModel(Abilities):
         return found
 
     def _answers(self, model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
+        if output == SPARSE:
+            return sparse_rows(model, items, self.vocabulary, self.watch.batch)
         if output is not None:
             found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
             self.watch.batch(items)
@@ -317,13 +325,13 @@ class ServedModel(Abilities):
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest.
 
         Args:
-            logprobs: pieces are `ScoredPiece`s with so many likeliest tokens; such texts take turns.
+            logprobs: pieces are `ScoredPiece`s with so many likeliest tokens.
         """
         writer = self._workers.writer
         assert writer is not None  # `prompt` has checked it
         together, join, given = self._workers.together, None, {**self._generation, **settings}
-        if together is not None and logprobs is None and together.takes(prompt.tokens, **given):
-            join = partial(together.begin, prompt.value, tuple(stop), **given)
+        if together is not None and together.takes(prompt.tokens, logprobs=logprobs, **given):
+            join = partial(together.begin, prompt.value, tuple(stop), logprobs=logprobs, **given)
         return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings, logprobs), join))
 
     def caption(self, item: Mapping[str, Any], most: int | None) -> AsyncIterator[str]:

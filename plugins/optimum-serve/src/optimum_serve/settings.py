@@ -34,6 +34,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         name: in requests; by default the last part of the source.
         aliases: further names in requests, as "text-embedding-3-small" for clients that are not to be changed.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+        task: of a source that is accelerated, where it is to be another than the source states, as "fill-mask" for a
+            `SparseEncoder`.
         objective: what a source is accelerated for: "latency", "throughput", "size" or "energy"; None: as `accelerate`
             chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
@@ -45,6 +47,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str = ""
     aliases: tuple[str, ...] = ()
     target: str | None = None
+    task: str | None = None
     objective: Literal["latency", "throughput", "size", "energy"] | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
     original: str = ""

@@ -9,10 +9,13 @@ from typing import Any, Protocol, Self
 
 from optimum_core.models.signatures.size_terms import Term, calculated
 
+#: The name of what is no comparison: a number is rounded, which may come out otherwise in 32 bits than in Python's 64.
+ROUNDED = "rounded"
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
 _BITS = ("lshift", "rshift", "and", "or", "xor")
-_OF_ONE = ("neg", "pos", "abs", "ceil", "floor", "round", "trunc")
+_ROUNDING = ("ceil", "floor", "round", "trunc")
+_OF_ONE = ("neg", "pos", "abs", *_ROUNDING)
 #: Functions of `math` that take numbers with plain values, by the operation that each is.
 FUNCTIONS = ("sqrt", "isqrt", "log", "log2", "log10", "exp", "gcd", "pow")
 
@@ -44,7 +47,7 @@ def function_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any
     def apply(*numbers: Any) -> Any:
         found = plain(*map(_plain, numbers))
         listener = next((number.listener for number in numbers if isinstance(number, _Followed)), None)
-        return found if listener is None else followed(found, listener, calculated(found, name, *map(_term, numbers)))
+        return found if listener is None else followed(found, listener, calculated(found, name, *map(term_of, numbers)))
 
     return apply
 
@@ -59,7 +62,7 @@ def extreme_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]
             return found
         listener = next(item.listener for item in numbers if isinstance(item, _Followed))
         term = reduce(
-            lambda one, other: calculated(plain(one.value, other.value), name, one, other), map(_term, numbers)
+            lambda one, other: calculated(plain(one.value, other.value), name, one, other), map(term_of, numbers)
         )
         return followed(_plain(found), listener, term)
 
@@ -111,7 +114,7 @@ class Size(_Followed, int):
         found = int.__divmod__(self, other)
         if found is NotImplemented:
             return found
-        terms = self.term, _term(other)
+        terms = self.term, term_of(other)
         self.listener.compared("__mod__", *terms)
         names = ("floordiv", "mod")
         return tuple(
@@ -131,7 +134,9 @@ class Real(_Followed, float):
 
     def __int__(self) -> int:
         found = math.trunc(float.__float__(self))
-        self.listener.looked_up("__gt__", calculated(found, "trunc", self.term))
+        rounded = calculated(found, "trunc", self.term)
+        self.listener.compared(ROUNDED, rounded, Term(0))
+        self.listener.looked_up("__gt__", rounded)
         return found
 
 
@@ -141,7 +146,8 @@ def _plain(number: Any) -> Any:
     return float.__float__(number) if isinstance(number, Real) else number
 
 
-def _term(number: Any) -> Term:
+def term_of(number: Any) -> Term:
+    """Return how a number was calculated."""
     return number.term if isinstance(number, _Followed) else Term(number)
 
 
@@ -150,7 +156,7 @@ def _compare(name: str, kind: type[Any]) -> Callable[[Any, Any], Any]:
 
     def compare(self: Any, other: Any) -> Any:
         if isinstance(other, int | float) and not (kind is int and isinstance(other, Real)):
-            self.listener.compared(name, self.term, _term(other))
+            self.listener.compared(name, self.term, term_of(other))
         return plain(self, other)
 
     return compare
@@ -166,7 +172,9 @@ def _calculate(name: str, kind: type[Any], *, is_reflected: bool = False) -> Cal
             found = getattr(float, method)(int.__float__(self), others[0])
         if not isinstance(found, int | float):
             return found
-        terms = [self.term, *map(_term, others)]
+        terms = [self.term, *map(term_of, others)]
+        if kind is float and name in _ROUNDING:
+            self.listener.compared(ROUNDED, calculated(found, name, *terms), Term(0))
         if name == "mod" and not is_reflected and type(found) is int:  # what is divided is often padded to be divisible
             self.listener.compared("__mod__", *terms)
         return followed(found, self.listener, calculated(found, name, *(reversed(terms) if is_reflected else terms)))

@@ -14,9 +14,9 @@ import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.axes import PICTURE
-from optimum_core.models.signatures.size_branches import Runs, results_of
+from optimum_core.models.signatures.size_branches import Runs, results_at
 from optimum_core.models.signatures.size_records import Sides
-from optimum_core.models.signatures.size_terms import Array, evaluate
+from optimum_core.models.signatures.size_terms import Array
 from optimum_core.models.signatures.switches import LONGEST
 
 #: Most pairs of lengths at which comparisons turn, for two axes: the nearest to the traced ones.
@@ -109,8 +109,7 @@ class _Pair:
             sides: both sides in the four runs.
         """
         x, y = grid
-        left, right = (evaluate(terms, lambda values: self._over(values, grid)) for terms in zip(*sides, strict=True))
-        result = results_of(name, left, right)
+        result = results_at(name, list(zip(*sides, strict=True)), lambda values: self._over(values, grid))
         here, there = self._here
         row, column = int(np.argmax(x[:, 0] == here)), int(np.argmax(y[0] == there))
         usual = result[row, column]

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.signatures.followed_numbers import ROUNDED
 from optimum_core.models.signatures.size_records import Compared, Sides, Site
-from optimum_core.models.signatures.size_terms import Array, Term, evaluate
+from optimum_core.models.signatures.size_terms import Array, Fit, Term, evaluate, rounds_otherwise
 from optimum_core.models.signatures.switches import LONGEST
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
@@ -93,7 +94,7 @@ def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) 
         a, b = values
         return _fitted(lengths, a, b, here=here, there=there)
 
-    results = results_of(site[2], *(evaluate(pair, fit) for pair in zip(one, other, strict=True)))
+    results = results_at(site[2], list(zip(one, other, strict=True)), fit)
     turns: Array = lengths[:-1][results[1:] != results[:-1]]
     return turns
 
@@ -144,12 +145,19 @@ def _values(sides: Sides) -> tuple[float, ...]:
 
 
 def _result(site: Site, sides: Sides) -> bool:
-    left, right = (evaluate([Term(side.value)], np.asarray) for side in sides)
-    return bool(results_of(site[2], left, right)[0])
+    return bool(results_at(site[2], [(side,) for side in sides], np.asarray)[0])
 
 
-def results_of(name: str, left: Array, right: Array) -> Array:
-    """Return the results of one comparison for many values of its sides."""
+def results_at(name: str, sides: Sequence[Sequence[Term]], fit: Fit) -> Array:
+    """Return the results of one comparison at many lengths.
+
+    Args:
+        sides: its two sides, each in several runs.
+        fit: returns the values of a size at these lengths.
+    """
+    if name == ROUNDED:
+        return rounds_otherwise(sides[0], fit)
+    left, right = (evaluate(terms, fit) for terms in sides)
     if name == "__mod__":
         left, right = np.mod(left, np.where(right == 0, 1, right)), np.zeros_like(right)
         name = "__eq__"

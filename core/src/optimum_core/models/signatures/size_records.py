@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import CodeType, FrameType, ModuleType
@@ -29,8 +29,15 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, PICTURE
-from optimum_core.models.signatures.followed_numbers import FUNCTIONS, Size, extreme_followed, function_followed
-from optimum_core.models.signatures.size_terms import Term
+from optimum_core.models.signatures.followed_numbers import (
+    FUNCTIONS,
+    ROUNDED,
+    Size,
+    extreme_followed,
+    function_followed,
+    term_of,
+)
+from optimum_core.models.signatures.size_terms import Term, calculated
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +90,8 @@ class _Recorder(TorchFunctionMode):
         # A machine that was held up says nothing: so the lesser of wall-clock and CPU time.
         if min(time.perf_counter() - self._start, time.process_time() - self._busy) > self._patience:
             raise _EnoughError
+        for term in _rounded(func, args, kwargs or {}):
+            self._record(ROUNDED, term, Term(0), sys._getframe(1))
         found = func(*args, **(kwargs or {}))
         if type(found) is torch.Size:
             return Shape(Size(size, self._listener) for size in found)
@@ -92,6 +101,20 @@ class _Recorder(TorchFunctionMode):
         place = (frame.f_code.co_filename, frame.f_lineno, name)
         self.compared[(*place, self._seen[place])] = (left, right)
         self._seen[place] += 1
+
+
+def _rounded(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Iterator[Term]:
+    """Yield the lengths of its result that a function of torch itself rounds from numbers."""
+    if func is torch.nn.functional.interpolate and args:
+        sizes, scales = args[0].shape[2:], args[2] if len(args) > 2 else options.get("scale_factor")
+        each = scales if isinstance(scales, tuple | list) else [scales] * len(sizes)
+        for size, scale in zip(sizes, each, strict=False):
+            if isinstance(scale, float):
+                yield calculated(0, "floor", calculated(0.0, "mul", Term(size), term_of(scale)))
+    elif func is torch.arange and any(isinstance(number, float) for number in args):
+        start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+        span = calculated(0.0, "sub", term_of(end), term_of(start))
+        yield calculated(0, "ceil", calculated(0.0, "truediv", span, term_of(step)))
 
 
 class _Listener:

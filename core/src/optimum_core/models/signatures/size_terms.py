@@ -45,23 +45,30 @@ def calculated(value: float, operation: str, *operands: Term) -> Term:
     return Term(value, operation, operands, operations)
 
 
-def evaluate(terms: Sequence[Term], fit: Fit) -> Array:
+def evaluate(terms: Sequence[Term], fit: Fit, kind: Any = np.float64) -> Array:
     """Return an expression's values at many lengths.
 
     Args:
         terms: the expression in each run. Where the runs calculated it in different ways, its values are fitted.
         fit: returns the values of a size at these lengths.
+        kind: the type of numbers to calculate in.
     """
     first = terms[0]
     ways = {(term.operation, len(term.operands)) for term in terms}
     if not first.operation or len(ways) > 1:
         values = [term.value for term in terms]
         found = fit([_float(value) for value in values])
-        return np.rint(found) if all(isinstance(value, int) for value in values) else found
-    operands = (evaluate(column, fit) for column in zip(*(term.operands for term in terms), strict=True))
+        return np.asarray(np.rint(found) if all(isinstance(value, int) for value in values) else found, dtype=kind)
+    operands = (evaluate(column, fit, kind) for column in zip(*(term.operands for term in terms), strict=True))
     with np.errstate(all="ignore"):
         found = _FUNCTIONS[first.operation, len(first.operands)](*operands)
-    return np.asarray(found, dtype=np.float64)
+    return np.asarray(found, dtype=kind)
+
+
+def rounds_otherwise(terms: Sequence[Term], fit: Fit) -> Array:
+    """Return at which lengths an expression comes out otherwise where it is calculated in 32 bits."""
+    results: Array = evaluate(terms, fit) != evaluate(terms, fit, np.float32)
+    return results
 
 
 def _float(value: float) -> float:

@@ -47,7 +47,7 @@ class ModelWatch:
         self.traffic = TrafficRecorder(self.name, manifest.model.fingerprint)
         self.inputs = manifest.inputs
         self.axes = tuple(dict.fromkeys(axis for spec in manifest.inputs for axis in spec.dynamic_axes.values()))
-        self._for_each_token = {spec.name for spec in manifest.outputs if len(spec.dynamic_axes) > 1}
+        self._compared = {spec.name for spec in manifest.outputs if len(spec.dynamic_axes) <= 1}
         self._of_rows = {spec.name for spec in manifest.outputs if [*spec.dynamic_axes.items()] == [(0, "batch")]}
         self._has_classes = any(
             spec.name == _LOGITS and len(spec.shape) == 2 and isinstance(spec.shape[-1], int) and spec.shape[-1] > 1
@@ -86,7 +86,7 @@ class ModelWatch:
             self._observe_inputs(items)
             if output == _LOGITS and self._has_classes:
                 self._observe_scores(np.asarray(values))
-        if self.truth is not None and output not in self._for_each_token:
+        if self.truth is not None and output in self._compared:
             for item, value in zip(items, values, strict=True):
                 self.truth.offer(item, {output: value})
 

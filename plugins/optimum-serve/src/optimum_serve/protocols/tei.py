@@ -18,13 +18,15 @@ from starlette.responses import Response
 
 from optimum_serve.abilities import LOGITS, SENTENCE
 from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
-from optimum_serve.errors import RequestError, empty, invalid
+from optimum_serve.errors import empty, invalid
+from optimum_serve.limits import check_entries
 from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.protocols.media import EncodedFile, answer_encoded, answer_files, is_file, takes_files
 from optimum_serve.protocols.reranking import RerankRequest, rerank
 from optimum_serve.protocols.tei_forms import check_side, endpoints, prompt_of
 from optimum_serve.protocols.texts import Given, in_base64, rows_of
 from optimum_serve.serving import TOKENIZING_THREADS, ServedModel, Text
+from optimum_serve.sparse import SPARSE
 from optimum_serve.version import __version__
 
 #: Names of precisions in the protocol.
@@ -50,6 +52,13 @@ class EmbedRequest(EmbedAllRequest, kw_only=True, forbid_unknown_fields=True):
     normalize: bool = True
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
+
+
+class Weight(msgspec.Struct, kw_only=True):
+    """The weight of a word of the vocabulary in a sparse embedding."""
+
+    index: int
+    value: float
 
 
 class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -219,8 +228,14 @@ async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool |
     return rows
 
 
-async def _sparse(call: Call) -> Response:
-    raise RequestError(status=501, kind="not_supported", message="no model here gives sparse embeddings")
+async def _embed_sparse(call: Call) -> Response:
+    body: EmbedAllRequest = call.body
+    check_side(body.truncation_direction)
+    model = call.server.chosen(call, None, lambda model: model.vocabulary > 0, "gives sparse embeddings")
+    prompt = prompt_of(model, body.prompt_name)
+    found = await rows_of(model, body.inputs, SPARSE, name="inputs", prompt=prompt, truncate=body.truncate)
+    check_entries(sum(map(len, found.values)))
+    return json_response([[Weight(index=index, value=value) for index, value in row.tolist()] for row in found.values])
 
 
 async def _info(call: Call) -> Response:
@@ -230,7 +245,7 @@ async def _info(call: Call) -> Response:
         Info(
             model_id=model.name,
             model_dtype=manifest.quantized or _DTYPES.get(manifest.precision, manifest.precision),
-            model_type={model.kind: _about(model)},
+            model_type={"embedding" if model.vocabulary else model.kind: _about(model)},
             max_concurrent_requests=settings.max_queue,
             max_input_length=model.longest,
             max_batch_tokens=settings.max_batch_tokens,
@@ -247,6 +262,8 @@ async def _info(call: Call) -> Response:
 def _about(model: ServedModel) -> dict[str, Any]:
     if model.embeds:
         return {"pooling": _pooling(model.model.directory)}
+    if model.vocabulary:
+        return {"pooling": "splade"}
     if model.classifies:
         labels = model.labels
         return {
@@ -312,7 +329,7 @@ _PREDICTION: dict[str, Any] = {"json": PredictRequest, "files": True}
 ENDPOINTS: tuple[Endpoint, ...] = (
     *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float] | str]),
     *endpoints("/embed_all", _embed_all, "Embed every token", EmbedAllRequest, list[list[list[float]]]),
-    *endpoints("/embed_sparse", _sparse, "Embed texts sparsely", EmbedAllRequest),
+    *endpoints("/embed_sparse", _embed_sparse, "Embed texts sparsely", EmbedAllRequest, list[list[Weight]]),
     *endpoints("/similarity", _similarity, "Compare sentences", SimilarityRequest, list[float]),
     *endpoints(
         "/predict",
