@@ -199,6 +199,17 @@ def test_roundings_are_python_s_after_exports_that_overlap() -> None:
     assert (math.ceil, math.floor) == before
 
 
+def _third(x: torch.Tensor, length: int) -> torch.Tensor:
+    return x[:, : math.floor(length / 3)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_compiled_during_an_export_rounds_as_before() -> None:
+    with traced_rounding():
+        compiled = torch.jit.script(_third)
+    assert compiled(torch.ones(1, 9), 7).shape == (1, 2)
+
+
 def _complex(x: torch.Tensor) -> torch.Tensor:
     return torch.complex(x, x + 1)
 

@@ -137,7 +137,30 @@ def test_any_signature_of_tensors_is_read_off_its_samples(
     assert {spec.name: spec.shape for spec in signature.inputs} == shapes
 
 
-WRONG: list[tuple[type[Odd], Any, str]] = [
+class Doubled(torch.nn.Module):
+    """Answers in the type of its input."""
+
+    def forward(self, left: torch.Tensor) -> torch.Tensor:
+        return 2 * left
+
+
+class Aligned(torch.nn.Module):
+    """A loss that reads memory at its labels and lengths, and checks none."""
+
+    def forward(self, scores: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        steps = torch.full((scores.shape[1],), scores.shape[0])
+        return torch.nn.functional.ctc_loss(scores.log_softmax(-1), labels, steps, lengths)
+
+
+def test_numbers_beyond_memory_are_tried_in_no_function_that_checks_none() -> None:
+    samples = {"scores": torch.rand(5, 2, 4), "labels": torch.tensor([[1, 2, 3], [3, 1, 1]])}
+    signature = describe(Aligned(), name="aligned", samples={**samples, "lengths": torch.tensor([3, 2])})
+    assert [spec.name for spec in signature.inputs] == ["scores", "labels", "lengths"]
+
+
+WRONG: list[tuple[type[torch.nn.Module], Any, str]] = [
+    (Doubled, X.half(), "float16"),
+    (Doubled, {"left": X.bfloat16()}, "bfloat16"),
     (Nothing, {}, "none"),
     (Nothing, X, "takes 0"),
     (Unnamed, (X, X), "no names"),
@@ -164,7 +187,7 @@ WRONG: list[tuple[type[Odd], Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "samples", "said"), WRONG, ids=lambda value: getattr(value, "__name__", None))
-def test_what_cannot_be_samples_is_refused_by_name(kind: type[Odd], samples: Any, said: str) -> None:
+def test_what_cannot_be_samples_is_refused_by_name(kind: type[torch.nn.Module], samples: Any, said: str) -> None:
     with pytest.raises((OptionError, SourceError)) as caught:
         describe(kind(), name="odd", samples=samples)
     assert said in f"{caught.value.who}: {caught.value.why}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from optimum_core.models.signatures.signature import ModelSignature, limited
-from optimum_core.types import Fidelity
+from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.ranges import right_up_to
 
@@ -37,7 +37,8 @@ class Restriction:
 def _fixed_length(signature: ModelSignature, axis: str) -> int:
     layout = signature.layout
     if axis in PINNED and not signature.given:
-        return min(PINNED[axis], layout.longest(axis))
+        longest = signature.ranges.get(axis, AxisRange()).greatest or layout.limits.get(axis)
+        return PINNED[axis] if longest is None else min(PINNED[axis], longest)
     return signature.configured.get(axis, layout.lengths[axis])
 
 

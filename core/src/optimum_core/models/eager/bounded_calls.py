@@ -20,8 +20,12 @@ _COUNTED = 2**14
 _CHECKING = frozenset({torch.nn.functional.one_hot})
 
 
+#: Functions that take whole numbers for places in memory, and check none: a wrong one ends the process.
+_UNCHECKED = frozenset({torch.nn.functional.ctc_loss, torch.ctc_loss})
+
+
 class ReadsNumberError(Exception):
-    """A model reads a large whole number of a tensor in Python."""
+    """A model reads a large whole number of a tensor in Python, or reads memory by such numbers without a check."""
 
 
 class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -43,6 +47,8 @@ class _Checking(TorchFunctionMode):
         self._guard = guard
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _UNCHECKED:
+            raise ReadsNumberError
         before, self._guard.checks = self._guard.checks, self._guard.checks or func in _CHECKING
         try:
             return func(*args, **(kwargs or {}))
@@ -55,7 +61,7 @@ def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ExportError: the call does not end; a model's own errors are passed on.
-        ReadsNumberError: the model reads a large whole number in Python, and may count up to it.
+        ReadsNumberError: the model reads a large whole number in Python, and may count up to it, or memory by it.
     """
     guard = _NoCounting()  # type: ignore[no-untyped-call]
     with guard, _Checking(guard), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):

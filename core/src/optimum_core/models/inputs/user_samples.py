@@ -60,6 +60,16 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
+def in_16_bits(module: Any, samples: Any) -> Iterator[tuple[str, str]]:
+    """Yield the samples that are floats of 16 bits, which become ones of 32, each with its type's name."""
+    parameters = inspect.signature(module.forward).parameters
+    named = samples if isinstance(samples, Mapping) else dict(_by_position("", parameters, samples, ""))
+    for name, value in named.items():
+        dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+        if dtype in ("float16", "bfloat16"):
+            yield name, dtype
+
+
 def _by_position(
     who: str, parameters: Mapping[str, inspect.Parameter], samples: Any, usage: str
 ) -> Iterator[tuple[str, Any]]:
@@ -111,9 +121,10 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
         raise OptionError(f"sample input {name!r}", f"it is no tensor: {error}", "pass a dense tensor") from error
     if array.dtype.name not in _KNOWN_DTYPES:
         what = type(value).__name__ if array.dtype == object or array.dtype.kind in "US" else array.dtype.name
-        raise OptionError(
-            f"sample input {name!r}", f"it is {what}, no tensor of {', '.join(_KNOWN_DTYPES)}", "pass a tensor or array"
-        )
+        remedy = "pass a tensor or array of such a type"
+        if array.dtype.kind == "c":
+            remedy = "give a module around it whose forward takes torch.view_as_real of it, and makes it of that"
+        raise OptionError(f"sample input {name!r}", f"it is {what}, no tensor of {', '.join(_KNOWN_DTYPES)}", remedy)
     return array
 
 

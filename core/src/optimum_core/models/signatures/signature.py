@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.artifact.structure import caches
+from optimum_core.errors import OptionError
 from optimum_core.models import tasks
 from optimum_core.models.eager.calls import ask, caches_left_out, inputs_after
 from optimum_core.models.eager.kept_answers import answers_kept, ask_once
@@ -281,7 +282,9 @@ def describe(
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
     names, one_row = [item.name for item in layout.inputs], inputs_of_one_row(module, layout, arrays)
     ordered = inputs_kept_in_order(module, layout, arrays)
-    specs = (_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs)
+    specs = [_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs]
+    if samples is not None and not getattr(module, "is_graph", False):
+        _require_wide(specs, user_samples.in_16_bits(module, samples))
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
     inputs = draw(layout, Case(name="ignored"), arrays)
@@ -344,6 +347,18 @@ def _input_spec(
         all_skipped=skipped is not None and all_may_be_skipped(trials, layout, item.name, skipped),
         nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
+
+
+def _require_wide(specs: Sequence[TensorSpec], narrow: Iterable[tuple[str, str]]) -> None:
+    """Refuse samples of 16 bits to whose type the model's answers adapt: what is exported takes 32."""
+    exact = {spec.name: spec.dtype for spec in specs if spec.exact}
+    for name, dtype in narrow:
+        if name in exact:
+            raise OptionError(
+                f"sample input {name!r}",
+                f"it is {dtype}, and the model's answers follow its type, while {exact[name]} is exported",
+                f"pass it as {exact[name]}, here and in calls, or go on with the model itself",
+            )
 
 
 def _answers_elsewhere(

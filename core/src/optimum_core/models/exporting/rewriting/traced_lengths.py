@@ -30,7 +30,7 @@ def traced_rounding() -> Iterator[None]:
         own = _ROUNDED[0] if _ROUNDED else (math.ceil, math.floor)
         _ROUNDED.append(own)
         if len(_ROUNDED) == 1:
-            math.ceil, math.floor = _rounding(own[0], torch.ceil), _rounding(own[1], torch.floor)
+            math.ceil, math.floor = _known_to_scripts(_CEIL, "aten::ceil"), _known_to_scripts(_FLOOR, "aten::floor")
     try:
         yield
     finally:
@@ -54,6 +54,16 @@ def _rounding(of_numbers: Callable[[Any], int], of_tensors: Callable[[torch.Tens
         return of_tensors(number).to(torch.int64) if _is_quotient(number) else of_numbers(number)
 
     return rounded
+
+
+_CEIL, _FLOOR = _rounding(math.ceil, torch.ceil), _rounding(math.floor, torch.floor)
+
+
+def _known_to_scripts(function: Any, operator: str) -> Any:
+    """Return the function, after telling torch.jit which of its operators it is: what a model compiles while it is
+    traced, such as `interpolate`, calls it by Python's name."""
+    torch.jit._builtins._register_builtin(function, operator)
+    return function
 
 
 def _is_quotient(number: torch.Tensor) -> bool:
