@@ -38,12 +38,15 @@ _ADAPTER = (
 _TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
 #: Files of settings beside a model, each of which holds an object.
+_GENERATION = "generation_config.json"
 _SETTINGS = (
     "config.json",
-    "generation_config.json",
+    _GENERATION,
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
+#: Names of classes that generate.
+_GENERATES = re.compile(r"CausalLM|ConditionalGeneration|LMHead|EncoderDecoder|Vision2Seq")
 #: Entries of `config.json` that say what the model is.
 _ENTRIES: Mapping[str, tuple[type, str]] = {
     "architectures": (list, "list of names"),
@@ -268,13 +271,16 @@ def check_described(directory: Path) -> None:
     Raises:
         SourceError: one is no JSON object, or an entry of `config.json` is of another type than transformers writes.
     """
-    for name in _SETTINGS:
-        if (directory / name).is_file():
-            described = read_json(directory / name)
-            for entry, (kind, words) in _ENTRIES.items() if name == "config.json" else ():
-                if not isinstance(described.get(entry), kind | None):
-                    why = f"{directory / name} states {entry} as {described[entry]!r:.60}, and no {words}"
-                    raise SourceError(f"file {name!r}", why, "restore the file")
+    names = [name for name in _SETTINGS if (directory / name).is_file()]
+    described = {name: read_json(directory / name) for name in names if name != _GENERATION}
+    config = described.get("config.json", {})
+    for entry, (kind, words) in _ENTRIES.items():
+        if not isinstance(config.get(entry), kind | None):
+            why = f"{directory / 'config.json'} states {entry} as {config[entry]!r:.60}, and no {words}"
+            raise SourceError("file 'config.json'", why, "restore the file")
+    classes = config.get("architectures") or ()
+    if _GENERATION in names and (not classes or any(_GENERATES.search(str(name)) for name in classes)):
+        read_json(directory / _GENERATION)  # an encoder's is not needed
 
 
 def _require_shards(directory: Path, who: str) -> None:
