@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -72,6 +73,16 @@ def test_a_side_of_a_switch_that_was_left_out_is_refused(tmp_path: Path) -> None
     assert {"batch 10", "batch 11"} <= {*report_of(model).left_out}
     with pytest.raises(InputError, match="nothing was compared there"):
         model(x=np.zeros((11, 3), dtype=np.float32))
+
+
+@pytest.mark.usefixtures("no_room")
+def test_no_length_up_to_those_that_were_stated_is_left_out(tmp_path: Path) -> None:
+    model = _call(tmp_path, Branching, budget=0, shapes=[{"batch": 1}, {"batch": 12}])
+    assert not {"batch 10", "batch 11"} & {*report_of(model).left_out}
+    for count in (10, 11, 12):
+        rows = np.ones((count, 3), dtype=np.float32)
+        want = eager_outputs(made(Branching), {"x": rows})[Branching.output]
+        assert np.array_equal(model(x=rows)[Branching.output], want)
 
 
 @pytest.mark.usefixtures("no_room")

@@ -225,7 +225,7 @@ class ORTQuantizer:
         """
         if self._calibration is None:
             raise OptionError("ORTQuantizer.compute_ranges", "no rows were given", "call partial_fit first")
-        return Calibration(rows=chain.from_iterable(self._parts), config=self._calibration)
+        return Calibration(rows=[*chain.from_iterable(self._parts)], config=self._calibration)
 
     def quantize(
         self,

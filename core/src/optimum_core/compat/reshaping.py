@@ -34,9 +34,7 @@ class OVAcceleratedModel(AcceleratedModel):
             OptimumError: as `accelerate` and `load`.
         """
         if not self._is_built:
-            asked = self._asked
-            state = vars(asked.open())
-            vars(self).update(state)
+            vars(self).update(vars(self._asked.open()))
 
     def reshape(
         self, batch_size: int, sequence_length: int, height: int | None = None, width: int | None = None

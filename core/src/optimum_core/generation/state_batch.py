@@ -98,7 +98,7 @@ class StateBatch:
             why = f"backend {session.backend!r} does not join this model's states"
             raise UnavailableError("continuous batching", why, "write one text after another, or several in turns")
         self._decoder, self._join, self._limits = decoder, session.join, limits
-        self._position: int = _BYTES * session.state.values_of_a_position
+        self._position: int = _BYTES * getattr(session, "held", 1) * session.state.values_of_a_position
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
         self._generation: Generation | None = None

@@ -216,7 +216,7 @@ class _Search:
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
-        return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
+        return (*self.references.drawn(signature, shapes), *self.references.at_work(signature, shapes))
 
     def _all_cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         """Return also cases at further lengths, for candidates whose numbers are those of eager but for the last

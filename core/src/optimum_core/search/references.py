@@ -69,11 +69,15 @@ class References:
         """
         return Limits(remembers=self._remembers and not eager, minds_gradients=self._minds_gradients and not eager)
 
-    def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
-        """Return cases with inputs that the signature was not traced with, the traced shape first."""
+    def drawn(self, signature: ModelSignature, shapes: Sequence[WorkShape] = ()) -> tuple[ReferenceCase, ...]:
+        """Return cases with inputs that the signature was not traced with, the traced shape first.
+
+        Args:
+            shapes: those that are timed; no length up to theirs is left out for want of time.
+        """
         key = id(signature)
         if key not in self._drawn:
-            room = Room(allows=lambda seconds: self._holds(_CALLS * seconds)) if self._is_limited else None
+            room = self._room(shapes) if self._is_limited else None
             with watched(self.emit, "reference", "the eager model on unseen shapes") as stage:
                 self._drawn[key] = reference_cases(self.source.module(), signature, room)
             self._left_out[key] = room.left_out if room is not None else ()
@@ -81,6 +85,12 @@ class References:
                 self._look_for_memory(self._drawn[key], stage.seconds)
                 self._look_for_gradients(signature)
         return self._drawn[key]
+
+    def _room(self, shapes: Sequence[WorkShape]) -> Room:
+        needed: dict[str, int] = {}
+        for shape in shapes:
+            needed |= {axis: max(length, needed.get(axis, 0)) for axis, length in shape.lengths.items()}
+        return Room(allows=lambda seconds: self._holds(_CALLS * seconds), needed=needed)
 
     def left_out(self, signature: ModelSignature) -> Sequence[Case]:
         """Return the cases of a signature for which too little of a stated budget was left."""

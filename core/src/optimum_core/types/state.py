@@ -204,7 +204,11 @@ class JoinedRow:
 
 @runtime_checkable
 class JoiningSession(Protocol):
-    """A session of a decoder whose states can be joined, so that generations that began apart go on in one call."""
+    """A session of a decoder whose states can be joined, so that generations that began apart go on in one call.
+
+    A session whose runtime holds more bytes than keys and values have by themselves, as 32-bit floats, may have an
+    attribute `held`: how many times as many.
+    """
 
     @property
     def backend(self) -> str: ...

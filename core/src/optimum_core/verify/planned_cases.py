@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from optimum_core.models.inputs.samples import Case
@@ -20,10 +20,12 @@ class Room:
 
     Attributes:
         allows: whether there is time for a case of which one call of eager is expected to take so many seconds.
+        needed: by axis, the length up to which every case is needed, whatever time is left.
         left_out: the cases for which there was none.
     """
 
     allows: Callable[[float], bool]
+    needed: Mapping[str, int] = field(default_factory=dict)
     left_out: list[Case] = field(default_factory=list)
 
 
@@ -69,10 +71,11 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     for number, lengths in enumerate(signature.joint):
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
         yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
-    for number, (axis, length) in enumerate(_short_sounds(signature)):
+    short = [*_short_sounds(signature)]
+    for number, (axis, length) in enumerate(short):
         yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 501 + number)
     for axis in layout.axes:
-        done = {*signature.beside(axis), layout.lengths[axis]}
+        done = {*signature.beside(axis), layout.lengths[axis], *(n for name, n in short if name == axis)}
         for number, length in enumerate(signature.further.get(axis, ())):
             if length not in done:
                 yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
@@ -81,7 +84,7 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
 def _short_sounds(signature: ModelSignature) -> Iterator[tuple[str, int]]:
     """Yield lengths of sounds a little above the least, by axis: what is wrong in the last frame is lost in the mean
     over many."""
-    for axis in {"samples", "frames"} & {*signature.layout.axes}:
+    for axis in (axis for axis in ("samples", "frames") if axis in signature.layout.axes):
         least, here = signature.ranges.get(axis, AxisRange()).least, signature.layout.lengths[axis]
         lengths = {round(least * factor) for factor in _ABOVE_LEAST} - {least, *signature.beside(axis)}
         yield from ((axis, length) for length in sorted(lengths) if length < here)

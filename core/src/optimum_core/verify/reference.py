@@ -170,7 +170,9 @@ class _Clock:
     def _has_no_room(self, case: Case, axis: str, lengths: Mapping[str, int]) -> bool:
         """Whether a case beyond the ordinary ones is left out, since there is no time for it; it is noted then."""
         room = self._room
-        if room is None or not is_beyond(case, self._signature) or room.allows(self._foreseen(axis, lengths)):
+        if room is None or not is_beyond(case, self._signature) or lengths[axis] <= room.needed.get(axis, 0):
+            return False
+        if room.allows(self._foreseen(axis, lengths)):
             return False
         log.info("%s is left out: the budget does not allow for it", case.name)
         room.left_out.append(case)

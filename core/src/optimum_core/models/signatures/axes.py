@@ -14,7 +14,8 @@ from optimum_core.types.tensors import FixedAxis, is_batch, places_of
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
-#: Length beyond the windows and buckets of most attention patterns; up to here, no case is left out as too slow.
+#: Length beyond the windows and buckets of most attention patterns; up to here, no case is left out as too slow, unless
+#: a budget is stated.
 LONG = 200
 #: Rows of a call with more than any other case has, and more than `map` batches by default.
 MANY = 33

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
 from typing import Any, Protocol, Self
 
 from optimum_core.models.signatures.size_terms import Term, calculated
@@ -54,17 +53,18 @@ def function_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any
 
 def extreme_followed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     """Return `min` or `max`, whose result follows all of the sizes among the numbers that it is of."""
+    method = {"min": "__lt__", "max": "__gt__"}[name]
 
     def apply(*values: Any, **options: Any) -> Any:
-        found = plain(*values, **options)
-        numbers = values if len(values) > 1 else ()
-        if options or not isinstance(found, int | float) or not any(isinstance(item, _Followed) for item in numbers):
-            return found
-        listener = next(item.listener for item in numbers if isinstance(item, _Followed))
-        term = reduce(
-            lambda one, other: calculated(plain(one.value, other.value), name, one, other), map(term_of, numbers)
-        )
-        return followed(_plain(found), listener, term)
+        numbers = values if len(values) > 1 else tuple(*values)
+        listener = next((number.listener for number in numbers if isinstance(number, _Followed)), None)
+        if options or listener is None or not all(isinstance(number, int | float) for number in numbers):
+            return plain(numbers, **options)
+        term, *others = map(term_of, numbers)
+        for other in others:
+            listener.compared(method, other, term)
+            term = calculated(plain(term.value, other.value), name, term, other)
+        return followed(plain(map(_plain, numbers)), listener, term)
 
     return apply
 

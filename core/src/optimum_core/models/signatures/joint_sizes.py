@@ -91,18 +91,14 @@ class _Pair:
             return []
         both = compared({first: a, second: b})
         runs = base, moved, other, both
-        found = {
-            pair
-            for site in sites
-            if site in both
-            for grid in self._grids
-            for pair in self._of(site[2], [run[site] for run in runs], grid)
-        }
+        # The same comparison stands in every layer.
+        distinct = {(site[2], tuple(run[site] for run in runs)) for site in sites if site in both}
+        found = {pair for name, sides in distinct for grid in self._grids for pair in self._of(name, sides, grid)}
         distance = {(x, y): abs(np.log(x / here)) + abs(np.log(y / there)) for x, y in found}
         nearest = sorted(found, key=lambda pair: (distance[pair], pair))[:MOST]
         return [{first: x, second: y} for x, y in nearest]
 
-    def _of(self, name: str, sides: list[Sides], grid: Grid) -> Iterator[tuple[int, int]]:
+    def _of(self, name: str, sides: Sequence[Sides], grid: Grid) -> Iterator[tuple[int, int]]:
         """Yield for one comparison the nearest pair with longer and with shorter lengths of each axis.
 
         Args:
