@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,24 +59,25 @@ def test_lengths_that_padding_ends_at_are_right(tmp_path: Path) -> None:
 
 
 class Chosen(torch.nn.Module):
-    """Doubles texts of a few lengths, which it looks up as the text of a number: no comparison of sizes shows them."""
+    """Doubles every tenth length, which it sees in the text of a number: no comparison of sizes shows it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * (2 if f"{x.shape[1]}" in ("23", "57", "91") else 1)
+        return x * (2 if f"{x.shape[1]}".endswith("7") else 1)
 
 
 @pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")
 def test_lengths_that_no_comparison_shows_are_found_where_eager_is_quick(tmp_path: Path) -> None:
     model = Chosen().eval()
-    samples = {"x": torch.randn(2, 12, 8)}
-    fast = accelerate(model, target="ort", sample_inputs=samples, budget=2, cache_dir=tmp_path)
-    for length in (5, 12, 20, 23, 57, 91):
-        x = torch.randn(2, length, 8)
-        try:
+    fast = accelerate(
+        model, target="ort", sample_inputs={"x": torch.randn(2, 12)}, budget=2, cache_dir=tmp_path, precision="fp32"
+    )
+    taken = []
+    for length in (7, 12, 17, 27, 57):
+        x = torch.randn(2, length)
+        with suppress(InputError):
             assert torch.equal(fast(x), model(x)), length
-            assert length <= 20
-        except InputError as error:
-            assert "the model computes otherwise" in str(error)
+            taken.append(length)
+    assert taken == [12]
 
 
 class Pieces(torch.nn.Module):

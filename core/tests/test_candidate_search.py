@@ -160,7 +160,7 @@ def test_sessions_are_closed_once_the_search_is_over(search: Make) -> None:
 def test_right_at_one_length_only_is_fixed_there_when_a_target_was_stated(search: Make) -> None:
     tuned = search(first=baked).run("acme")
     assert tuned.winner.spec.way.backend == "acme"
-    limit = tuned.winner.signature.layout.longest("sequence")
+    limit = tuned.winner.signature.layout.limits["sequence"]
     assert {spec.shape for spec in tuned.winner.signature.inputs} == {("batch", limit)}
     assert [item.outcome for item in tuned.report.candidates if item.backend == "acme"] == ["chosen", "wrong"]
     assert tuned.check.inputs["input_ids"].shape[1] == limit

@@ -18,7 +18,7 @@ from optimum_core.types import Artifact, SessionRequest
 from optimum_openvino.crashes import crash
 from optimum_openvino.decoding import OvDecoderSession
 from optimum_openvino.devices import cpu_precisions
-from optimum_openvino.runtime import scatters
+from optimum_openvino.runtime import writes_beyond
 
 _CHOSEN = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1}
 _AMX = frozenset({"amx_bf16", "avx512_bf16"})
@@ -103,11 +103,11 @@ def test_the_fault_is_still_there(changed: dict[str, object], llama: Artifact) -
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -8
 
 
-@pytest.mark.parametrize("writes", [True, False])
-def test_a_session_that_writes_at_indices_may_crash(writes: bool) -> None:
+@pytest.mark.parametrize(("rows", "writes", "expected"), [(2, True, True), (-1, True, False), (2, False, False)])
+def test_a_session_that_writes_into_a_fixed_length_may_crash(rows: int, writes: bool, expected: bool) -> None:
     """Rows beyond a tensor whose length an export fixed are written over other memory."""
     values, places = ops.parameter([-1, -1], np.float32), ops.parameter([-1, -1], np.int64)
-    held, axis = ops.constant(np.zeros((2, 7), np.float32)), ops.constant(1, np.int64)
+    held, axis = ops.parameter([rows, 7], np.float32), ops.constant(1, np.int64)
     found = ops.scatter_elements_update(held, places, values, axis) if writes else ops.gather(held, places, axis)
-    model = openvino.Model([found], [values, places])
-    assert scatters(openvino.compile_model(model, "CPU")) is writes
+    model = openvino.Model([found], [held, values, places])
+    assert writes_beyond(openvino.compile_model(model, "CPU")) is expected

@@ -53,6 +53,7 @@ class References:
     _remembers: bool = False
     _minds_gradients: bool = False
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _seconds: dict[int, float] = field(default_factory=dict)
     _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _between: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class References:
             room = self._room(shapes) if self._is_limited else None
             with watched(self.emit, "reference", "the eager model on unseen shapes") as stage:
                 self._drawn[key] = reference_cases(self.source.module(), signature, room)
-            self._left_out[key] = room.left_out if room is not None else ()
+            self._left_out[key], self._seconds[key] = room.left_out if room is not None else (), stage.seconds
             if not self.notes and stage.seconds < _PATIENCE:
                 self._look_for_memory(self._drawn[key], stage.seconds)
                 self._look_for_gradients(signature)
@@ -163,7 +164,7 @@ class References:
         """Return cases at lengths between those of the others, as many as eager answers in a moment."""
         key = id(signature)
         if key not in self._between:
-            self._between[key] = cases_between(self.source.module(), signature, cases)
+            self._between[key] = cases_between(self.source.module(), signature, cases, self._seconds.get(key, 0.0))
         return self._between[key]
 
     def dialogues(self, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:

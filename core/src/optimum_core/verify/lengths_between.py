@@ -24,26 +24,30 @@ log = logging.getLogger(__name__)
 
 #: Most lengths of one axis, and most of all axes together.
 MOST = 100
-#: Seconds of eager in all, and of those for which each call takes no longer than `_QUICK`.
-_MOMENT, _QUICKLY = 0.08, 0.1
-_QUICK = 0.001
+#: Seconds of eager where each call takes no longer than `_QUICK`; otherwise, a share of what the other cases took.
+_QUICKLY = 0.1
+_QUICK = 0.002
+_SHARE = 0.15
 _SEED = 600
 #: Fraction of a range by which each length follows the one before: any first few are spread evenly.
 _GOLDEN = 0.618034
 
 
-def cases_between(module: Any, signature: ModelSignature, cases: Sequence[ReferenceCase]) -> tuple[ReferenceCase, ...]:
+def cases_between(
+    module: Any, signature: ModelSignature, cases: Sequence[ReferenceCase], seconds: float
+) -> tuple[ReferenceCase, ...]:
     """Return further cases with the eager model's outputs, as many as it answers in a moment.
 
     Args:
         cases: those that are compared in any case.
+        seconds: those that eager took for them.
     """
     found: list[ReferenceCase] = []
     names, start, busy = {case.name for case in cases}, time.perf_counter(), time.process_time()
     for number, lengths in enumerate(_lengths(signature, cases)):
         # On a busy machine, wall-clock time says little; with several threads, CPU time says little. So the lesser.
         spent = min(time.perf_counter() - start, time.process_time() - busy)
-        if spent > (_QUICKLY if spent < _QUICK * len(found) else _MOMENT):
+        if spent > (_QUICKLY if spent < _QUICK * len(found) else _SHARE * seconds):
             break
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
         if name in names:

@@ -168,12 +168,24 @@ def compiled_model(
 _VIEWS = frozenset({"Reshape", "Split", "Concatenation"})
 
 
-def scatters(compiled: Any) -> bool:
-    """Whether a compiled model writes at indices: OpenVINO (2026.4) checks none, and writes beyond a tensor of which an
-    export fixed the length.
+def writes_beyond(compiled: Any) -> bool:
+    """Whether a compiled model may write beyond a tensor: at indices, as many as the call has, into one of which an
+    export fixed the length. OpenVINO (2026.4) checks none of them.
     """
     operations = compiled.get_runtime_model().get_ops()
-    return any(node.get_rt_info()["layerType"].astype(str).startswith("Scatter") for node in operations)
+    return any(_may_exceed(node) for node in operations if _kind(node).startswith("Scatter"))
+
+
+def _may_exceed(scatter: Any) -> bool:
+    written, indices = (list(scatter.input_value(place).get_partial_shape()) for place in (0, 1))
+    if _kind(scatter) == "ScatterElementsUpdate":  # along the axis that is written, mostly the last one, lengths differ
+        pairs = list(zip(written, indices, strict=True))[:-1]
+        return any(held.is_static and named.is_dynamic for held, named in pairs)
+    return all(held.is_static for held in written) and any(named.is_dynamic for named in indices)
+
+
+def _kind(node: Any) -> str:
+    return str(node.get_rt_info()["layerType"].astype(str))
 
 
 def returns_inputs(compiled: Any) -> bool:
@@ -183,7 +195,7 @@ def returns_inputs(compiled: Any) -> bool:
         found = [value.get_node() for value in nodes.pop().input_values()]
         if any(node.get_type_name() == "Parameter" for node in found):
             return True
-        nodes += [node for node in found if node.get_rt_info()["layerType"].astype(str) in _VIEWS]
+        nodes += [node for node in found if _kind(node) in _VIEWS]
     return False
 
 

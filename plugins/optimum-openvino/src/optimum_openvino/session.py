@@ -46,7 +46,7 @@ from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
-from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model, read_artifact, returns_inputs, scatters
+from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model, read_artifact, returns_inputs, writes_beyond
 
 #: The largest number of shapes that a session is compiled for separately: each holds its own form of the weights.
 MOST_PREPARED = 8
@@ -122,7 +122,7 @@ class OvSession:
         self._fetches = places(compiled.outputs, self.outputs)
         self._infer = inference(compiled, self.device)
         self._keeps_requests = not returns_inputs(compiled)
-        self.crash_prone = scatters(compiled)
+        self.crash_prone = writes_beyond(compiled)
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
