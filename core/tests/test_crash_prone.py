@@ -14,16 +14,10 @@ from optimum_core.errors import OptimumError
 from optimum_core.plugins import manager
 from plugin_site import Site
 
-_FRAGILE = """
+_EXPORT = """
 import os, signal
 from optimum_core.hookspecs import hookimpl
 from optimum_core.types import Artifact, Offer, Support
-
-@hookimpl
-def probe(hardware):
-    return Support(offers=(Offer(
-        device="cpu", exports=("acme",), loads=("acme",), precisions=("fp32", "bf16"), crash_prone=({prone},),
-    ),), versions={{"acme": "1"}})
 
 @hookimpl
 def export(request):
@@ -31,6 +25,15 @@ def export(request):
         (request.output / "model.acme").write_bytes(b"graph")
         return Artifact(format="acme", path=request.output, files=("model.acme",), inputs=request.inputs,
                         outputs=request.outputs)
+
+"""
+
+_FRAGILE = """
+@hookimpl
+def probe(hardware):
+    return Support(offers=(Offer(
+        device="cpu", exports=("acme",), loads=("acme",), precisions=("fp32", "bf16"), crash_prone=({prone},),
+    ),), versions={{"acme": "1"}})
 
 @hookimpl
 def load_session(request):
@@ -42,10 +45,6 @@ def load_session(request):
 
 
 _SESSION = """
-import os, signal
-from optimum_core.hookspecs import hookimpl
-from optimum_core.types import Artifact, Offer, Support
-
 class Session:
     backend, device, streams, crash_prone = "fragile", "cpu", 1, {prone}
     def __init__(self, artifact):
@@ -57,13 +56,6 @@ class Session:
 def probe(hardware):
     return Support(offers=(Offer(device="cpu", exports=("acme",), loads=("acme",), precisions=("fp32",)),),
                    versions={{"acme": "1"}})
-
-@hookimpl
-def export(request):
-    if request.backend == "fragile":
-        (request.output / "model.acme").write_bytes(b"graph")
-        return Artifact(format="acme", path=request.output, files=("model.acme",), inputs=request.inputs,
-                        outputs=request.outputs)
 
 @hookimpl
 def load_session(request):
@@ -92,13 +84,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.mark.parametrize(("prone", "told"), [("'fp32'", "SIGFPE"), ("'bf16'", "opened in the caller's process")])
 def test_a_crash_of_the_child_fails_the_candidate(site: Site, prone: str, told: str) -> None:
-    site.add("fragile", _FRAGILE.format(prone=prone, parent=os.getpid()))
+    site.add("fragile", _EXPORT + _FRAGILE.format(prone=prone, parent=os.getpid()))
     with pytest.raises(OptimumError, match=told):
         accelerate(torch.nn.Linear(2, 2), target="fragile", sample_inputs={"input": torch.ones(3, 2)}, budget=0)
 
 
 @pytest.mark.parametrize(("prone", "told"), [(True, "SIGFPE"), (False, "called in the caller's process")])
 def test_a_session_that_may_crash_is_called_in_a_child_first(site: Site, prone: bool, told: str) -> None:
-    site.add("fragile", _SESSION.format(prone=prone, parent=os.getpid()))
+    site.add("fragile", _EXPORT + _SESSION.format(prone=prone, parent=os.getpid()))
     with pytest.raises(OptimumError, match=told):
         accelerate(torch.nn.Linear(2, 2), target="fragile", sample_inputs={"input": torch.ones(3, 2)}, budget=0)

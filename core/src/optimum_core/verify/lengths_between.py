@@ -1,7 +1,7 @@
 """Cases at lengths between those that are compared in any case, as many as a little time allows.
 
 A model may compute otherwise at lengths that no comparison of sizes shows, such as those that make a tensor of a length
-and look at its values. Where eager is quick, nearly every length that is called proved is compared then.
+and look at its values. Where eager is quick, a great part of the lengths that are called proved is compared then.
 """
 
 from __future__ import annotations
