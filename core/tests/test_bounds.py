@@ -83,6 +83,20 @@ def test_every_input_with_bounds(name: str, good: Any, bad: Any, said: str) -> N
     assert said in _refusal(input_ids=IDS, **{name: bad})
 
 
+def test_places_are_bounded_by_the_length_that_they_are_in() -> None:
+    place = TensorSpec(name="place", dtype="int64", shape=("batch",), least_by=("n", 0), greatest_by=("n", -1))
+    checker = InputChecker("model", [TensorSpec(name="x", dtype="float32", shape=("batch", "n")), place])
+    for length in (4, 9, 4):
+        x = np.zeros((2, length), np.float32)
+        for value in (-length, length - 1):
+            checker.bind((), {"x": x, "place": np.array([0, value])})
+        for value in (-length - 1, length):
+            with pytest.raises(InputError, match=f"values from -{length} to {length - 1}, got {value} "):
+                checker.bind((), {"x": x, "place": np.array([0, value])})
+    with pytest.raises(InputError, match="expected dtype int64, got dtype bool"):
+        checker.bind((), {"x": x, "place": np.array([True, False])})
+
+
 def test_values_are_looked_at_in_every_call() -> None:
     checker = _checker()
     for _ in range(2):

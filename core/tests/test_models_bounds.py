@@ -141,6 +141,46 @@ def test_a_module_of_any_kind_has_bounds_too(length: int) -> None:
     assert all(length <= 24 for length in (*signature.beside(axis), *signature.further.get(axis, ())))
 
 
+class Picked(torch.nn.Module):
+    """Reads an input at places that the caller states, in several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ways: dict[str, Callable[[], torch.Tensor]] = {
+            "column": lambda: x[:, place],
+            "gather": lambda: x.gather(1, place),
+            "after the first": lambda: x[:, 1:].index_select(1, place),
+            "rows": lambda: torch.nn.functional.embedding(place, x),
+        }
+        return ways[self.way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "place", "least", "greatest"),
+    [
+        ("column", torch.tensor(2), -9, 8),
+        ("gather", torch.tensor([[0, 1], [2, 3], [1, 1]]), 0, 8),
+        ("after the first", torch.tensor([0, 2, 1]), 0, 7),
+        ("rows", torch.tensor([0, 2]), 0, 2),
+    ],
+)
+def test_places_in_another_input_are_bounded_by_its_length(
+    way: str, place: torch.Tensor, least: int, greatest: int
+) -> None:
+    signature = describe(Picked(way).eval(), name="picked", samples={"x": torch.randn(3, 9), "place": place})
+    spec = signature.inputs[1]
+    at = spec.at(signature.layout.lengths)
+    assert (at.least, at.greatest) == (least, greatest)
+    if way != "rows":
+        (axis,) = (axis for axis in signature.axes if axis.startswith("axis1_9"))
+        assert spec.greatest_by == (axis, greatest - 9)
+        assert spec.at({axis: 20}).greatest == greatest + 11
+        assert signature.pinned(axis, 12).inputs[1].greatest == greatest + 3
+
+
 def test_unsigned_numbers_are_no_less_than_zero() -> None:
     class Lookup(torch.nn.Module):
         def __init__(self) -> None:

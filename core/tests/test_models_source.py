@@ -203,6 +203,13 @@ def test_weights_that_the_checkpoint_lacks_are_no_random_numbers(saved: Path) ->
     assert "bert.encoder.layer.1" in str(caught.value)
 
 
+def test_a_class_that_transformers_lacks_is_no_bare_model(saved: Path) -> None:
+    _change(saved / "config.json", architectures=["BertForSomethingOfTheirOwn"])
+    with pytest.raises(SourceError, match="BertForSomethingOfTheirOwn, which transformers") as caught:
+        open_source(saved).module()
+    assert "pass the model itself" in caught.value.remedy
+
+
 def test_truncated_weights_are_an_error(saved: Path) -> None:
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -27,6 +27,7 @@ Make = Callable[..., QuantizeRequest]
 Load = Callable[..., OvSession]
 
 STATIC, DYNAMIC = QuantizeConfig(), QuantizeConfig(scheme="dynamic")
+DYNAMIC4 = dataclasses.replace(DYNAMIC, weights="int4")
 
 
 # With the least cosine to the eager model that each has to keep, on random weights.
@@ -38,6 +39,7 @@ CONFIGS = {
     "static, one scale": (QuantizeConfig(per_channel=False), 0.98),
     "static, smooth": (QuantizeConfig(smooth=0.5), 0.98),
     "dynamic": (DYNAMIC, 0.98),
+    "dynamic, int4 weights": (DYNAMIC4, 0.93),
     "int8 weights": (weight_only(), 0.999),
     "int8 weights, asymmetric": (weight_only(symmetric=False), 0.999),
     "int4 weights": (weight_only(weights="int4", group_size=16), 0.93),
@@ -45,7 +47,7 @@ CONFIGS = {
     "nf4 weights": (weight_only(weights="nf4", group_size=16), 0.93),
     "fp16 weights": (weight_only(weights="fp16"), 0.9999),
 }
-NEEDS_INSTRUCTIONS = {"dynamic"}
+NEEDS_INSTRUCTIONS = {"dynamic", "dynamic, int4 weights"}
 
 
 def weight_types(artifact: Artifact) -> set[str]:
@@ -205,6 +207,20 @@ def test_it_is_silent_and_leaves_nothing_behind(
     assert not printed.out and not printed.err
     assert not list(here.iterdir())
     assert logging.getLoggerClass() is before
+
+
+def test_activations_share_a_scale_in_no_wider_groups_than_weights(
+    bert: tuple[Artifact, list[Any]], quantize_request: Make, hardware: Machine
+) -> None:
+    if not sums_widely(hardware().cpu):
+        pytest.skip("this processor has no instructions for dynamic quantization")
+    eight, four, fine = (
+        manager().quantize(quantize_request(bert[0], config)).steps[-1].options
+        for config in (DYNAMIC, DYNAMIC4, dataclasses.replace(DYNAMIC4, group_size=16))
+    )
+    assert eight["dynamic_group_size"] == 128
+    assert four["dynamic_group_size"] == 32  # of the 32 channels that the model has
+    assert fine["dynamic_group_size"] == 16
 
 
 def test_only_processors_with_wide_sums_are_offered_dynamic(hardware: Machine) -> None:

@@ -142,7 +142,7 @@ def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_co
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 
-    with_code = trust_remote_code and getattr(config, "auto_map", None)
+    with_code = _runs_code(config, trust_remote_code)
     cls = AutoModelForTextEncoding if _has_encoder(config) and not with_code else AutoModel
     return read_class(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
 
@@ -159,9 +159,11 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
     """Return the model that `config.architectures` names, on the CPU in 32-bit floats.
 
     Raises:
-        SourceError: weights are missing, truncated, or do not fit the configuration.
+        SourceError: transformers has no such class; weights are missing, truncated, or do not fit the configuration.
     """
     cls = class_of(config, trust_remote_code=trust_remote_code)
+    if not _runs_code(config, trust_remote_code):
+        _require_class(name, config)
     own = {"config": config} if _is_of_timm(config) else {}
     return read_class(cls, directory, name, trust_remote_code=trust_remote_code, **own)
 
@@ -241,7 +243,28 @@ def _require_weights(
 
 def class_of(config: Any, *, trust_remote_code: bool) -> Any:
     """Return the class that `config.architectures` names, or that of the repository's own code."""
-    return _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
+    return _remote_class(config) if _runs_code(config, trust_remote_code) else resolve_class(config)
+
+
+def _runs_code(config: Any, trust_remote_code: bool) -> bool:
+    return trust_remote_code and bool(getattr(config, "auto_map", None))
+
+
+def _require_class(name: str, config: Any) -> None:
+    """Refuse a model of a class that is not transformers': the bare model would lack its head, and compute otherwise.
+
+    Raises:
+        SourceError: `config.architectures` names classes, and transformers has none of them.
+    """
+    import transformers
+
+    classes = getattr(config, "architectures", None) or ()
+    if classes and not any(hasattr(transformers, one) for one in classes):
+        raise SourceError(
+            f"model {name!r}",
+            f"its config.json names {classes[0]}, which transformers {transformers.__version__} does not have",
+            "pass the model itself; or name a class of transformers there, under architectures",
+        )
 
 
 def _remote_class(config: Any) -> Any:

@@ -6,7 +6,7 @@ later calls check values only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,7 @@ class InputChecker:
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
+        self._moving = [spec.name for spec in specs if spec.follows_length]
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
@@ -189,7 +190,7 @@ class InputChecker:
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
             if type(value) is _ARRAY and least <= value.item(value.argmin()) and value.item(value.argmax()) <= greatest:
                 continue
-            allowed = self._ranges[name]
+            allowed = plan.moved.get(name) or self._ranges[name]
             if (wrong := allowed.wrong(value)) is not None:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
         for name in plan.floats:
@@ -299,7 +300,8 @@ class InputChecker:
     def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        return self._keep(seen, replace(plan, fills=tuple(self._fills(arrays, lengths))))
+        missing = (spec for name, spec in self._specs.items() if name not in arrays)
+        return self._keep(seen, replace(plan, fills=tuple((s, self._filled(s, lengths, arrays)) for s in missing)))
 
     def _keep(self, seen: tuple[Any, ...], plan: Plan) -> Plan:
         if len(self._plans) >= _MOST_PLANS:
@@ -313,7 +315,7 @@ class InputChecker:
         Raises:
             InputError: they do not fit.
         """
-        casts, ranges = [], []
+        casts = []
         ones = of_one_row(self._specs.values(), arrays)
         for name, spec in self._specs.items():
             if (value := arrays.get(name)) is None:
@@ -321,15 +323,18 @@ class InputChecker:
             if (dtype := self._cast(spec, value)) is not None:
                 casts.append((name, dtype))
             self._check_shape(spec, value, lengths, skip=name in ones)
-            if name in self._ranges and all(value.shape):
-                ranges.append((name, self._ranges[name].least, self._ranges[name].greatest))
         rows = tuple((name, lengths[str(self._specs[name].shape[0])]) for name in ones)
         for axis, length in lengths.items():
             self._limits.check(axis, length)
+        moved = {name: found for name in self._moving if (found := ValueRange.of(self._specs[name].at(lengths)))}
+        bounded = {**self._ranges, **moved}.items()
+        ranges = tuple((n, one.least, one.greatest) for n, one in bounded if n in arrays and all(arrays[n].shape))
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
         ordered = tuple(name for name in arrays if name in self._ordered)
-        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, ordered=ordered, rows=rows)
+        return Plan(
+            casts=tuple(casts), ranges=ranges, moved=moved, boxes=boxes, floats=floats, ordered=ordered, rows=rows
+        )
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int], *, skip: bool = False) -> None:
         axes, shape = spec.shape, value.shape
@@ -355,7 +360,7 @@ class InputChecker:
             raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
         is_mask = dtype is not None and kind + dtype.kind in ("fi", "bi") and spec.name.endswith("mask")
         # Eager looks no boolean up in a table: True is no id.
-        is_switch = dtype is not None and kind + dtype.kind == "bi" and spec.greatest is None
+        is_switch = dtype is not None and kind + dtype.kind == "bi" and not spec.is_bounded
         if dtype is None or not (kind == dtype.kind or kind + dtype.kind == "ui" or is_switch or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         if value.dtype == dtype:
@@ -369,10 +374,6 @@ class InputChecker:
         why = f"input {spec.name!r} is {came}, and the original's answers follow its type: {spec.dtype} was exported"
         return InputError(self._who, why, f"pass {spec.name} as {self._signature(spec)}, or call the eager model")
 
-    def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[TensorSpec, np.ndarray[Any, Any]]]:
-        missing = (spec for name, spec in self._specs.items() if name not in arrays)
-        return ((spec, self._filled(spec, lengths, arrays)) for spec in missing)
-
     def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
@@ -381,11 +382,10 @@ class InputChecker:
         return np.asarray(spec.left_out(zeros, arrays.get(spec.made_of or "")))
 
     def _mismatch(self, name: str, value: Any, expected: str, came: str, remedy: str = "") -> InputError:
-        spec = self._specs[name]
         return InputError(
             self._who,
             f"input {name!r}: expected {expected}, got {came} (shape {tuple(value.shape)}, {value.dtype})",
-            remedy or f"pass {name} as {self._signature(spec)}",
+            remedy or f"pass {name} as {self._signature(self._specs[name])}",
         )
 
     def _signature(self, spec: TensorSpec) -> str:

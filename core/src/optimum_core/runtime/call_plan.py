@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from optimum_core.runtime.bounds import ValueRange
 from optimum_core.types import TensorSpec
 
 
@@ -17,6 +19,7 @@ class Plan:
     Attributes:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
+        moved: the ranges of those whose bounds these lengths decide on.
         boxes: inputs that hold boxes whose width and height have bounds.
         floats: inputs that must hold neither NaN nor infinity.
         ordered: inputs whose numbers must lie in order.
@@ -26,6 +29,7 @@ class Plan:
 
     casts: tuple[tuple[str, np.dtype[Any]], ...]
     ranges: tuple[tuple[str, int, int], ...]
+    moved: Mapping[str, ValueRange] = field(default_factory=dict)
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
     boxes: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()

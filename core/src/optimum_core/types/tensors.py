@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self
 
 #: Names of axes that are known by position alone: position and length in the samples.
 _MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
@@ -72,6 +72,9 @@ class TensorSpec:
         pad: the padding id, where the default is derived from ids.
         least: the smallest value that the eager model accepts; None: no limit is known.
         greatest: the largest one, included; None: no limit is known.
+        least_by, greatest_by: an axis whose length decides on the smallest or the largest value, as of places in
+            another input, and what is added to the length, or to the negated one: with ("sequence", 0) and
+            ("sequence", -1), values go from -sequence to sequence - 1. None: no length does.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
@@ -95,6 +98,8 @@ class TensorSpec:
     pad: int | None = None
     least: int | None = None
     greatest: int | None = None
+    least_by: tuple[str, int] | None = None
+    greatest_by: tuple[str, int] | None = None
     sides: tuple[int, int] | None = None
     nonfinite: bool = False
     exact: bool = False
@@ -112,6 +117,32 @@ class TensorSpec:
     def made_of(self) -> str | None:
         """The input from which the default is derived; None: it depends on the shape only."""
         return made_of(self.name) if self.pad is not None else None
+
+    def at(self, lengths: Mapping[str, int]) -> Self:
+        """Return this specification where some named axes have one length each.
+
+        >>> spec = TensorSpec(name="place", dtype="int64", shape=("batch",), least=0, greatest_by=("sequence", -1))
+        >>> spec.at({"sequence": 9}).greatest
+        8
+        """
+        made = replace(self, shape=tuple(lengths.get(str(axis), axis) for axis in self.shape))
+        if self.least_by is not None and self.least_by[0] in lengths:
+            axis, plus = self.least_by
+            made = replace(made, least=plus - lengths[axis], least_by=None)
+        if self.greatest_by is not None and self.greatest_by[0] in lengths:
+            axis, plus = self.greatest_by
+            made = replace(made, greatest=plus + lengths[axis], greatest_by=None)
+        return made
+
+    @property
+    def follows_length(self) -> bool:
+        """Whether the length of an axis decides on a bound of the values."""
+        return self.least_by is not None or self.greatest_by is not None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a largest value."""
+        return self.greatest is not None or self.greatest_by is not None
 
     def left_out(self, like: Any, ids: Any = None) -> Any:
         """Return the default values of this input, used when it is left out.

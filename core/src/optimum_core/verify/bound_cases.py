@@ -34,7 +34,8 @@ def bound_cases(
     """
     plain, layout = is_plain(module), signature.layout
     items = {item.name: item for item in layout.inputs}
-    wide = [spec for spec in signature.inputs if _is_wide(signature, spec, items[spec.name], plain)]
+    specs = [spec.at(layout.lengths) for spec in signature.inputs]
+    wide = [spec for spec in specs if _is_wide(signature, spec, items[spec.name], plain)]
     if not wide:
         return
     inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)

@@ -15,7 +15,7 @@ from optimum_core.models.eager.time_limit import time_limit
 #: Seconds of CPU time for a call.
 _PATIENCE = 10.0
 #: Number that a model may count up to.
-_COUNTED = 2**14
+COUNTED = 2**14
 #: Functions that read whole numbers in order to refuse some.
 _CHECKING = frozenset({torch.nn.functional.one_hot})
 
@@ -36,7 +36,7 @@ class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         reads = func is torch.ops.aten._local_scalar_dense.default and not self.checks
-        if reads and type(made) is int and abs(made) > _COUNTED:
+        if reads and type(made) is int and abs(made) > COUNTED:
             raise ReadsNumberError
         return made
 

@@ -79,7 +79,7 @@ def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterato
     """
     inputs, plain = signature.draw(case), is_plain(module)
     for item, spec in zip(signature.layout.inputs, signature.inputs, strict=True):
-        array = inputs[item.name]
+        array, spec = inputs[item.name], spec.at({**signature.layout.lengths, **case.lengths})
         if item.kind != "given" or item.name in signature.layout.steady or array.dtype.kind not in "iu":
             continue
         if plain and spec.least is not None and array.ndim > 1:  # as padding: one such number alone changes little

@@ -77,7 +77,8 @@ def end_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) ->
 def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
     """Yield calls that the eager model may refuse for one of their whole numbers, by the words for it: a zero, by which
     it may divide, and indices that are far too large or too small."""
-    ranges = {spec.name: (spec.least, spec.greatest) for spec in signature.inputs}
+    specs = [spec.at(signature.layout.lengths) for spec in signature.inputs]
+    ranges = {spec.name: (spec.least, spec.greatest) for spec in specs}
     for words, value in {"a zero": 0, "an index too large": FAR, "an index too small": -FAR}.items():
 
         def change(array: Values, rng: Rng, name: str, value: int = value) -> Values | None:
@@ -96,7 +97,7 @@ def _elsewhere(
     """Return the call of a case with changed values in the inputs that no table or name bounds: those of a plain
     module; of transformers, ids that are computed with, as the characters that CANINE hashes, and time series."""
     inputs, rng = signature.draw(case), np.random.default_rng(case.seed)
-    bounded = {spec.name for spec in signature.inputs if spec.greatest is not None} | signature.layout.steady
+    bounded = {spec.name for spec in signature.inputs if spec.is_bounded} | signature.layout.steady
     plain = is_plain(module)
     free = [
         item.name

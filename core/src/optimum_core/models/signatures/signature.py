@@ -44,7 +44,7 @@ from optimum_core.models.signatures.size_records import cached_runs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
-from optimum_core.models.signatures.value_limits import within_limits
+from optimum_core.models.signatures.value_limits import ValueBounds, within_limits
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import FixedAxis, is_batch
 
@@ -233,7 +233,7 @@ def _within(inputs: Arrays, layout: Layout, axis: str, found: AxisRange) -> bool
 
 
 def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, shape=tuple(lengths.get(str(axis), axis) for axis in spec.shape)) for spec in specs)
+    return tuple(spec.at(lengths) for spec in specs)
 
 
 @answers_kept()
@@ -282,7 +282,7 @@ def describe(
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
     names, one_row = [item.name for item in layout.inputs], inputs_of_one_row(module, layout, arrays)
     ordered = inputs_kept_in_order(module, layout, arrays)
-    specs = [_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs]
+    specs = [_input_spec(trials, layout, item, values.get(item.name, ValueBounds())) for item in layout.inputs]
     if samples is not None and not getattr(module, "is_graph", False):
         _require_wide(specs, user_samples.in_16_bits(module, samples))
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
@@ -327,20 +327,20 @@ def _bounded(layout: Layout, ranges: Mapping[str, AxisRange]) -> Layout:
     return replace(layout, limits={**layout.limits, **found})
 
 
-def _input_spec(
-    trials: Trials, layout: Layout, item: InputLayout, least: int | None, greatest: int | None
-) -> TensorSpec:
+def _input_spec(trials: Trials, layout: Layout, item: InputLayout, values: ValueBounds) -> TensorSpec:
     default, pad = default_of(trials, layout, item)
-    sides = box_sides(trials, layout, item.name, least, greatest) if item.kind == "boxes" else None
-    skipped = skipped_value(trials, layout, item, least)
+    sides = box_sides(trials, layout, item.name, values.least, values.greatest) if item.kind == "boxes" else None
+    skipped = skipped_value(trials, layout, item, values.least)
     return TensorSpec(
         name=item.name,
         dtype=item.dtype,
         shape=item.axes,
         default=default,
         pad=pad,
-        least=least,
-        greatest=greatest,
+        least=values.least,
+        greatest=values.greatest,
+        least_by=values.least_by,
+        greatest_by=values.greatest_by,
         sides=sides,
         exact=follows_type(trials.module, layout, item, trials.arrays),
         skipped=skipped,

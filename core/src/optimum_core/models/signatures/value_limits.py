@@ -1,16 +1,17 @@
-"""The least and the greatest whole number that a plain module takes, where no table of its own bounds them: indices
-into another input or a constant, classes that are written out."""
+"""The least and the greatest whole number that a plain module takes, where no table of its own bounds them: places in
+another input or a constant, classes that are written out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from optimum_core.errors import ExportError
-from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
+from optimum_core.models.eager.bounded_calls import COUNTED, ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -21,39 +22,79 @@ log = logging.getLogger(__name__)
 #: A number beyond every index that is looked for.
 FAR = 2**20 + 3
 
-Range = tuple[int | None, int | None]
+_STEPS: Mapping[Literal["least", "greatest"], int] = {"least": -1, "greatest": 1}
 
 
-def within_limits(module: Any, layout: Layout, arrays: Mapping[str, Any], name: str, known: Range) -> Range:
-    """Return the range of an input's values, found by trial where it was not known.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueBounds:
+    """The bounds of an input's values, as in `TensorSpec`."""
 
-    A limit that moves with a length of the inputs is none: the lengths of a call decide on it.
+    least: int | None = None
+    greatest: int | None = None
+    least_by: tuple[str, int] | None = None
+    greatest_by: tuple[str, int] | None = None
+
+
+def within_limits(
+    module: Any, layout: Layout, arrays: Mapping[str, Any], name: str, known: tuple[int | None, int | None]
+) -> ValueBounds:
+    """Return the bounds of an input's values, found by trial where they were not known: numbers, or what the length of
+    one axis decides on. A bound that moves otherwise is left to the model.
 
     Args:
         arrays: samples of the user.
-        known: the limits found so far.
+        known: the least and the greatest value found so far.
     """
+    found = ValueBounds(least=known[0], greatest=known[1])
     item = next(item for item in layout.inputs if item.name == name)
     if not is_plain(module) or item.kind != "given" or name in layout.steady:
-        return known
-    found = list(known)
+        return found
+    search = _Search(module, layout, arrays, name)
     try:
-        here, *elsewhere = (_Asked(module, inputs, name) for inputs in _drawn(layout, arrays))
-        for side, step in ((0, -1), (1, 1)):
-            limit = here.last(step) if known[side] is None else None
-            if limit is not None and all(other.ends_at(limit, step) for other in elsewhere):
-                found[side] = limit
+        for side in _STEPS:
+            if getattr(found, side) is None:
+                found = replace(found, **search.bound(side))
     except (ReadsNumberError, ExportError) as error:  # it counts, or takes long
         log.debug("limits of %s are not looked for: %r", name, error)
-        return known
-    return found[0], found[1]
+        return ValueBounds(least=known[0], greatest=known[1])
+    return found
 
 
-def _drawn(layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Arrays]:
-    yield draw(layout, Case(name="limits", padding="none"), arrays)
-    for place in (0, 1) if layout.axes else ():
-        lengths = {axis: lengths_beside(layout, axis)[place] for axis in layout.axes}
-        yield draw(layout, Case(name="limits elsewhere", lengths=lengths, padding="none"), arrays)
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """The search for the bounds of one input's values, at several lengths."""
+
+    module: Any
+    layout: Layout
+    arrays: Mapping[str, Any]
+    name: str
+
+    def bound(self, side: Literal["least", "greatest"]) -> dict[str, Any]:
+        """Return the fields of a `ValueBounds` for one side; empty: there is no bound, or none that is understood."""
+        step, traced = _STEPS[side], self.layout.lengths
+        limit = self._asked({}).last(step)
+        if limit is None:
+            return {}
+        axes = self.layout.axes
+        alone = {axis: [{axis: length} for length in lengths_beside(self.layout, axis)] for axis in axes}
+        moving = [axis for axis in axes if not self._ends_at(limit, step, alone[axis])]
+        beside = [{axis: lengths_beside(self.layout, axis)[place] for axis in axes} for place in (0, 1)]
+        if not moving:
+            return {side: limit} if not axes or self._ends_at(limit, step, beside) else {}
+        if len(moving) > 1:
+            return {}
+        axis = moving[0]
+        plus = limit - step * traced[axis]
+        follows = all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside)
+        return {f"{side}_by": (axis, plus)} if follows else {}
+
+    def _ends_at(self, limit: int, step: int, places: Iterable[Mapping[str, int]]) -> bool:
+        """Whether a value is the last that is taken at all these lengths."""
+        return all(self._asked(lengths).ends_at(limit, step) for lengths in places)
+
+    def _asked(self, lengths: Mapping[str, int]) -> _Asked:
+        case = Case(name="limits", lengths=lengths, padding="none")
+        return _Asked(self.module, draw(self.layout, case, self.arrays), self.name)
 
 
 class _Asked:
@@ -67,7 +108,11 @@ class _Asked:
         """Return the value furthest up (`step` 1) or down (-1) that is taken; None: there is no limit."""
         array = self._inputs[self._name]
         taken = int(array.max() if step > 0 else array.min())
-        refused = min(FAR, int(self._limits.max)) if step > 0 else max(-FAR, int(self._limits.min))
+        try:
+            self._takes(self._far(FAR, step))
+            refused = self._far(FAR, step)
+        except ReadsNumberError:  # as an index in Python, and it may count so far
+            refused = self._far(COUNTED, step)
         if (refused - taken) * step <= 0 or self._takes(refused) or not self._takes(taken):
             return None
         while abs(refused - taken) > 1:
@@ -75,18 +120,31 @@ class _Asked:
             taken, refused = (middle, refused) if self._takes(middle) else (taken, middle)
         return taken
 
+    def _far(self, number: int, step: int) -> int:
+        """Return a number that far up or down, or the last of the type."""
+        return min(number, int(self._limits.max)) if step > 0 else max(-number, int(self._limits.min))
+
     def ends_at(self, value: int, step: int) -> bool:
         """Whether a value is the last that is taken here too."""
         return self._takes(value) and not self._takes(value + step)
 
     def _takes(self, value: int) -> bool:
-        array = self._inputs[self._name].copy()
-        array.flat[array.size // 2] = value
+        array = self._inputs[self._name]
+        # Where the samples' own numbers are too large for shorter inputs, the least of them may not be.
+        return any(map(self._answers, (_holding(array, value), _holding(np.full_like(array, array.min()), value))))
+
+    def _answers(self, array: np.ndarray[Any, Any]) -> bool:
         try:
             outputs_in_time(self._module, {**self._inputs, self._name: array})
         except (ReadsNumberError, ExportError):
             raise
         except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
-            log.debug("%s = %d: %r", self._name, value, error)
+            log.debug("%s: %r", self._name, error)
             return False
         return True
+
+
+def _holding(array: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
+    made = array.copy()
+    made.flat[made.size // 2] = value
+    return made
