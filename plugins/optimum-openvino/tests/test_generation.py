@@ -16,6 +16,7 @@ import openvino
 import pytest
 import torch
 from openvino import opset13 as ops
+from transformers import GenerationConfig
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, OptionError, SessionError, UnavailableError
@@ -252,6 +253,21 @@ def test_forward_goes_on_from_a_cache_as_eager_does(fast: Any) -> None:
     last = fast(input_ids=IDS, attention_mask=MASK, logits_to_keep=1)
     torch.testing.assert_close(last.logits, got[0].logits[:, -1:], rtol=1e-4, atol=1e-4)
     assert isinstance(fast(input_ids=IDS, use_cache=False, return_dict=False), tuple)
+
+
+def test_a_call_behind_padding_needs_the_mask_of_it(fast: Any) -> None:
+    """Eager reads the padding as tokens there, with what no attention has made of it: nothing to agree with."""
+    padded, plain = (fast(input_ids=IDS, attention_mask=mask).past_key_values for mask in (MASK, None))
+    with pytest.raises(InputError, match="attention_mask is missing, and the cache holds padding"):
+        fast(input_ids=IDS[:, :2], past_key_values=padded)
+    assert fast(input_ids=IDS[:, :2], past_key_values=plain).logits.shape[1] == 2
+
+
+def test_generate_takes_what_transformers_takes_by_position(fast: Any) -> None:
+    settings = GenerationConfig(max_new_tokens=5, do_sample=False)
+    assert torch.equal(fast.generate(IDS[:1], settings), fast.generate(IDS[:1], generation_config=settings))
+    with pytest.raises(UnavailableError, match="assistant_early_exit"):
+        fast.generate(IDS[:1], assistant_early_exit=1, max_new_tokens=2)
 
 
 def test_a_prefix_is_used_twice(fast: Any) -> None:

@@ -145,6 +145,11 @@ class Generation:
         return len(self._mask)
 
     @property
+    def holds_padding(self) -> bool:
+        """Whether a position of a row is no token."""
+        return not self._mask.all()
+
+    @property
     def state(self) -> State:
         """The backend's state."""
         return self._state

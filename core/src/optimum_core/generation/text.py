@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact.embedding import EmbeddingSettings
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, OptionError, UnavailableError
 from optimum_core.generation.chats import TEMPLATE_ERRORS, Chat, read_template, rendered, splits_special_tokens
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
@@ -267,3 +267,15 @@ def generate_texts(
     for pieces in stream_texts(drives, codec, prompts, settings, stops):
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
     return texts
+
+
+def checked_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the texts that end a row.
+
+    Raises:
+        OptionError: one is empty, or no text.
+    """
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not all(isinstance(item, str) and item for item in stops):
+        raise OptionError("stop", f"{stops!r} makes no sense", "pass texts of at least one character")
+    return stops

@@ -42,7 +42,9 @@ from optimum_core.types.rendering import model_to_html
 from optimum_core.verify import compare, tolerance_of
 
 #: Public members of transformers' `GenerationMixin` and its models that a model which generates has beside `generate`.
-_OF_GENERATION = {"get_encoder", "compute_transition_scores", "prepare_inputs_for_generation", "heal_tokens"}
+_OF_GENERATION = frozenset(
+    {"get_encoder", "compute_transition_scores", "prepare_inputs_for_generation", "heal_tokens", "detect_language"}
+)
 
 
 class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):

@@ -19,7 +19,7 @@ from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.scores import check_logprobs
 from optimum_core.generation.settings import Settings, read_settings
-from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_rows, stream_texts
+from optimum_core.generation.text import TextCodec, checked_stops, generate_texts, read_codec, stream_rows, stream_texts
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
@@ -93,9 +93,10 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             from optimum_core.models.decoders.captioner_generate import captioner_host
             from optimum_core.models.decoders.encoder_decoder_generate import host_for
 
-            known = (self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config)
+            model, original = self.manifest.model, getattr(self._source, "module", None)
+            known = (model.class_name, self._who, parts, self.config, lambda: self.generation_config)
             return captioner_host(*known) or host_for(
-                *known, main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs
+                *known, main_input=model.main_input, ignored=self.manifest.ignored_inputs, original=original
             )
         return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
@@ -120,6 +121,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     def generate(
         self,
         inputs: Any = None,
+        generation_config: Any = None,
         *,
         stop: str | Sequence[str] | None = (),
         stream: bool = False,
@@ -134,6 +136,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         Args:
             inputs: token ids, or without torch also a text, a chat (messages with "role" and "content"; with pictures,
                 as `prepare_chat` takes and returns it), `TokenIds` to write text behind, or a list of these.
+            generation_config: with torch tensors, settings in place of the model's, as in transformers.
             stop: without torch, texts that end a row; they are not returned.
             stream: without torch, return an iterator of the pieces as they come.
             logprobs: of texts that are streamed: the pieces are `ScoredPiece`s, with the log probabilities of their
@@ -149,7 +152,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             InputError: the ids, or prompt and new tokens together, are beyond what the model takes.
             OptionError: without torch, an argument is unknown; `stop` or `stream` came with what they do not apply to.
         """
-        stops = _checked_stops(stop)
+        stops = checked_stops(stop)
+        kwargs |= {} if generation_config is None else {"generation_config": generation_config}
         if self._eager_generator is not None:
             self._check_text_only(stops, stream, logprobs)
             return self._generate_eagerly(inputs, kwargs)
@@ -345,6 +349,9 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         else:
             cache = self._host.cache(past)
             generation = cache.begun(len(arrays["input_ids"]))
+        if continues and mask is None and generation.holds_padding:
+            why = "attention_mask is missing, and the cache holds padding, which would be read as tokens"
+            raise InputError(self._who, why, "pass the mask of all positions, those before included")
         positions = arrays.get("position_ids", "assumed")
         logits = generation.feed(
             arrays["input_ids"], arrays.get("attention_mask"), positions, _kept(keep, arrays["input_ids"].shape[1])
@@ -362,18 +369,6 @@ def _kept(wanted: Any, new: int) -> Array:
     if wanted is None or (np.ndim(wanted) == 0 and int(wanted) == 0):
         return np.arange(new)
     return np.arange(max(new - int(wanted), 0), new) if np.ndim(wanted) == 0 else np.asarray(wanted, np.int64)
-
-
-def _checked_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the texts that end a row.
-
-    Raises:
-        OptionError: one is empty, or no text.
-    """
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if not all(isinstance(item, str) and item for item in stops):
-        raise OptionError("stop", f"{stops!r} makes no sense", "pass texts of at least one character")
-    return stops
 
 
 def _is_torch(value: Any) -> bool:

@@ -8,7 +8,7 @@ keep it: the host then derives from that mixin.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from optimum_core.errors import InputError
 from optimum_core.generation.encoder_decoder_session import Encoded, EncoderDecoder
 from optimum_core.models.decoders.generate import Host, StateCache, refuse
+from optimum_core.models.decoders.word_times import WordTimes
 from optimum_core.types.state import ENCODER_MASK
 
 _MASK = "attention_mask"
@@ -177,16 +178,20 @@ class EncoderDecoderHost(Host):
         return self._begun(cache, len(ids), model_kwargs["encoder_outputs"], model_kwargs.get(_MASK))
 
     def _sample(self, *args: Any, **kwargs: Any) -> Any:
-        return self._returned(super()._sample(*args, **kwargs))
+        return self._returned(super()._sample(*args, **kwargs), kwargs)
 
     def _beam_search(self, *args: Any, **kwargs: Any) -> Any:
-        return self._returned(super()._beam_search(*args, **kwargs))
+        return self._returned(super()._beam_search(*args, **kwargs), kwargs)
 
-    def _returned(self, made: Any) -> Any:
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
+        return self._returned(super()._assisted_decoding(*args, **kwargs), kwargs)
+
+    def _returned(self, made: Any, state: Mapping[str, Any]) -> Any:
         """Return a result without its cache where a mixin's `generate` would take that apart by rows."""
         if not self._takes_results_apart or not isinstance(made, ModelOutput):
             return made
-        return type(made)(**{name: value for name, value in made.items() if name != "past_key_values"})
+        kept = type(made)(**{name: value for name, value in made.items() if name != "past_key_values"})
+        return self._with_attention(kept, state) if isinstance(self, WordTimes) else kept
 
     _takes_results_apart = False
     _mask_name, _positions_name = "decoder_attention_mask", "decoder_position_ids"
@@ -201,21 +206,27 @@ def host_for(
     *,
     main_input: str,
     ignored: Collection[str] = (),
+    original: Callable[[], Any] | None = None,
 ) -> EncoderDecoderHost:
-    """Return the host for a model of this class, with the `generate` of the class's own mixins."""
+    """Return the host for a model of this class, with the `generate` of the class's own mixins.
+
+    Args:
+        original: returns a copy of the eager model, where there is one in this process.
+    """
     import transformers
 
-    original = getattr(transformers, class_name, object)
     mixins = [
         cls
-        for cls in original.__mro__
+        for cls in getattr(transformers, class_name, object).__mro__
         if issubclass(cls, GenerationMixin) and cls is not GenerationMixin and not issubclass(cls, PreTrainedModel)
     ]
+    is_whisper = bool(mixins) and config.model_type == "whisper"
     own = {"_takes_results_apart": True}
-    made = type("EncoderDecoderHost", (EncoderDecoderHost, *mixins), own) if mixins else EncoderDecoderHost
+    bases = (EncoderDecoderHost, *([WordTimes] if is_whisper else []), *mixins)
+    made = type("EncoderDecoderHost", bases, own) if mixins else EncoderDecoderHost
     host: EncoderDecoderHost = made(who, parts, config, settings, main_input=main_input, ignored=ignored)
-    if mixins and config.model_type == "whisper":
-        host.model = _whisper_body(config, parts)
+    if is_whisper:
+        host.model, host.original = _whisper_body(config, parts), original
     return host
 
 

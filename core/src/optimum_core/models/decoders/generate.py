@@ -196,6 +196,9 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         if generation_mode == GenerationMode.ASSISTED_GENERATION and not self._decoder.crops:
             why = "an assistant and prompt lookup take tokens back, and none can be taken back from its state"
             raise UnavailableError(self._who, why, "generate without assistant_model and prompt_lookup_num_tokens")
+        if generation_config.assistant_early_exit is not None:
+            why = "assistant_early_exit ends the model after some of its layers, and its graph has no output there"
+            raise UnavailableError(self._who, why, "leave it out, or pass an assistant_model")
         super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
     def _prepare_cache_for_generation(
