@@ -16,6 +16,9 @@ from optimum_core.errors import UnavailableError
 from optimum_core.measure import Effort, measuring
 from optimum_core.testing.encoder_decoders import encoder_decoder
 
+# transformers' own: it repeats a tensor by numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__", "ignore:Passing `generation_config` together")
+
 FRAMES = torch.randn(3, 8, 100, generator=torch.Generator().manual_seed(5))
 #: The second recording is shorter: its padding is left out of the times.
 SEEN = torch.ones(3, 100, dtype=torch.long)
