@@ -204,7 +204,9 @@ class Pipeline:
         with TemporaryDirectory(prefix="optimum-") as workshop:
             context = self._context(signature, Path(workshop), history)
             packer = self._packer(signature)
-            result = self._cross_built(context, packer) if self._is_elsewhere else self._found(context, packer, history)
+            result = (
+                self._cross_build(context, packer) if self._is_elsewhere else self._search(context, packer, history)
+            )
             packer.write(result, directory)
 
     def _as_decoder(self, signature: ModelSignature) -> ModelSignature:
@@ -249,21 +251,21 @@ class Pipeline:
         """Whether the target is another machine, so that nothing is measured."""
         return any(way.proof != "device" for way in self.ways)
 
-    def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
+    def _search(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.candidate_search import search
         from optimum_core.search.tower_search import noted
 
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
-        go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
-        if go_on is not None and self._budget.stated:
+        quantize_from = self._quantization(context, packer).prepare() if self.request.goal is not None else None
+        if quantize_from is not None and self._budget.stated:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
         result = noted(search(context), self._towers)
         if self.request.target.backend is None and result.report.settled:
             history.remember(result.winner.spec, about=self.source.name, ended_at=result.report.ended_at)
-        return go_on(result) if go_on is not None else result
+        return quantize_from(result) if quantize_from is not None else result
 
-    def _cross_built(self, context: SearchContext, packer: Packer) -> SearchResult:
+    def _cross_build(self, context: SearchContext, packer: Packer) -> SearchResult:
         from optimum_core.search.cross_build import CrossBuild, cross_build
         from optimum_core.search.spec import specs_of
 

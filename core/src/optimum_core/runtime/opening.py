@@ -14,7 +14,7 @@ from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager
-from optimum_core.runtime.absent_device import ForeignSession, limits_of
+from optimum_core.runtime.absent_device import AbsentDeviceSession, why_absent
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest
@@ -94,10 +94,10 @@ def _opened(
     opening = replace(opening, precision=place.precision)
     artifact = manifest.artifact(directory)
     cls = named_after(manifest.model.class_name)
-    if (limits := limits_of(plugins.supports(detect()).get(place.backend), place.device)) is not None:
-        foreign = ForeignSession(
+    if (absence := why_absent(plugins.supports(detect()).get(place.backend), place.device)) is not None:
+        foreign = AbsentDeviceSession(
             backend=place.backend, device=place.device, inputs=artifact.inputs, outputs=artifact.outputs,
-            why=limits[0], remedy=limits[1],
+            why=absence[0], remedy=absence[1],
         )  # fmt: skip
         return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
     asked = SessionRequest(

@@ -48,7 +48,7 @@ def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]
     winner = decision.winner
     yield from winner.fidelity.notes if winner.fidelity is not None else ()
     yield from (axis.note for axis in winner.signature.fixed)
-    if not winner.is_sure:
+    if not winner.is_general:
         yield f"NOT right for all values: {fixed_to_one_side(winner)}"
     if not decision.in_full:
         yield "the budget was spent before the last measurement: short runs decided, and figures are rough"

@@ -177,7 +177,7 @@ def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fide
 def _decided(
     trials: TrialRunner, call: CarriedCall, tried: Sequence[Candidate], work: tuple[WorkShape, ...]
 ) -> Manifest:
-    manifest, true = call.manifest, [item for item in tried if item.is_true]
+    manifest, true = call.manifest, [item for item in tried if item.is_correct]
     if not true:
         rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
         raise VerificationError(

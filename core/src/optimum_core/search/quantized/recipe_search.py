@@ -283,7 +283,7 @@ class _QuantizedSearch:
     def _eager_rival(self, unquantized: Candidate) -> list[Candidate]:
         """Return the eager model, open, if it may win and is not the best unquantized model itself."""
         found = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
-        if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_true:
+        if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_correct:
             return []
         if found.spec.way.backend not in self.context.search.choosable:
             return []
