@@ -152,7 +152,7 @@ def test_a_result_in_brief_keeps_the_worst_comparison_and_counts_the_rest(descri
     assert candidate.result().options == {"route": "second", "level": "some", "streams": 3}
 
 
-def test_what_did_not_load_is_not_true(described: object) -> None:
+def test_what_did_not_load_is_not_correct(described: object) -> None:
     _, signature = described("bert")  # type: ignore[operator]
     candidate = _candidate(signature, None)
     assert not candidate.is_correct

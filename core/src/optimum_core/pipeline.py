@@ -204,10 +204,7 @@ class Pipeline:
         with TemporaryDirectory(prefix="optimum-") as workshop:
             context = self._context(signature, Path(workshop), history)
             packer = self._packer(signature)
-            result = (
-                self._cross_build(context, packer) if self._is_elsewhere else self._search(context, packer, history)
-            )
-            packer.write(result, directory)
+            packer.write(self._search(context, packer, history), directory)
 
     def _as_decoder(self, signature: ModelSignature) -> ModelSignature:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
@@ -256,6 +253,8 @@ class Pipeline:
         from optimum_core.search.candidate_search import search
         from optimum_core.search.tower_search import noted
 
+        if self._is_elsewhere:
+            return self._cross_build(context, packer)
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
         quantize_from = self._quantization(context, packer).prepare() if self.request.goal is not None else None
         if quantize_from is not None and self._budget.stated:
