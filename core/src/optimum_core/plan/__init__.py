@@ -1,7 +1,7 @@
 """Planning of the ways from a model to a session, by the formats in the backends' offers; no backend is named here.
 
-`target` reads what the user named; `matching` gives the ways that the offers allow, and `stateful` those of them on
-which a decoder keeps its cache; `refusals` explains why there is none.
+`target` reads what the user named, and `offers` are those that it takes; `matching` gives each `way` that they allow,
+and `stateful` those on which a decoder keeps its cache; `refusals` explains why there is none.
 """
 
 from optimum_core.plan.matching import ways

@@ -135,7 +135,7 @@ class BoxSides:
         return least
 
 
-class Limits:
+class LengthBounds:
     """The lengths that a model accepts, and those at which it was compared with the original.
 
     Args:

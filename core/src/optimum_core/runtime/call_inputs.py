@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite, require_order, typed
+from optimum_core.runtime.bounds import BoxSides, LengthBounds, ValueRange, converted, is_finite, require_order, typed
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
@@ -72,7 +72,7 @@ class InputChecker:
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
         self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
-        self._limits = Limits(who, axes or {}, specs)
+        self._limits = LengthBounds(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored, self._absent = frozenset(ignored), absent or {}
         self._defaults = dict(defaults or {})

@@ -378,7 +378,7 @@ class _Search:
             settled=decision.settled and not transient and not unfinished,
             ended_at=self._ended_at,
             left_out=left_out,
-            **self.references.limits(eager=winner.spec.way.is_eager),
+            **self.references.remarks(eager=winner.spec.way.is_eager),
         )
 
 

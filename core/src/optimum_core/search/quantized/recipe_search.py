@@ -362,7 +362,7 @@ class _QuantizedSearch:
         data, config = self.context.data, winner.spec.config
         yield from promise_notes(self.context.promise, by_function=isinstance(data.metric, Called))
         if self.log.failed_transiently:
-            yield "some recipes failed for a reason of the moment, and are tried again at the next call"
+            yield "some recipes failed for a temporary reason, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":
             yield "ranges are found in every call, so that what is called together may move a near decision"
         if data.calibration is None:
