@@ -155,7 +155,7 @@ class _QuantizedSearch:
         )
 
     def _in_order(self, surveyed: Sequence[Surveyed]) -> list[tuple[Recipe, float]]:
-        """Return the recipes worth trying with their expected relative_time, the fastest (or smallest) first."""
+        """Return the recipes worth trying with their expected relative times, the fastest (or smallest) first."""
         ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for item in sorted(surveyed, key=self._rank_of):
