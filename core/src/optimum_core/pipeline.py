@@ -51,8 +51,7 @@ class Pipeline:
 
     Attributes:
         version: the version of optimum-core.
-        ways: the ways that were asked for, and the eager model's.
-        refused: the inode of a cached result that was found to be no longer valid.
+        ways: those that were asked for, and the eager model's; of a model that generates, those that keep its cache.
     """
 
     version: str
@@ -64,10 +63,10 @@ class Pipeline:
     plugins: PluginManager
     cache: Cache
     emit: Emit
-    refused: int | None = None
+    _invalid_inode: int | None = None  # of a cached result that was found to be no longer valid
     _budget: Budget = field(init=False)
     _generates: bool = False
-    _plain_ways: tuple[Way, ...] = ()
+    _stateless_ways: tuple[Way, ...] = ()  # for towers, which keep no cache
     _towers: TowerSearch | None = None
 
     def run(self) -> AcceleratedModel:
@@ -99,10 +98,10 @@ class Pipeline:
         if (known := self.cache.entry("model", key)) is None:
             return None
         node = known.stat().st_ino if known.is_dir() else 0
-        if node == self.refused:
+        if node == self._invalid_inode:
             return None
         model = self._reopen(known)
-        self.refused = node if model is None else None
+        self._invalid_inode = node if model is None else None
         return model
 
     def _machine(self) -> dict[str, Any]:
@@ -229,7 +228,7 @@ class Pipeline:
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()
-        self._plain_ways, self.ways, self._generates = self.ways, stateful, True
+        self._stateless_ways, self.ways, self._generates = self.ways, stateful, True
         return replace(as_generating(self.source.module(), signature, decoder), decoder=decoder)
 
     def _no_scheme(self) -> UnavailableError:
@@ -325,8 +324,8 @@ class Pipeline:
         )
         if signature.decoder is not None and signature.decoder.merge is not None:
             builder.towers = self._towers = TowerSearch(
-                builder=builder, signature=signature, ways=self._plain_ways, plugins=self.plugins, budget=self._budget,
-                verify=self.request.verify,
+                builder=builder, signature=signature, ways=self._stateless_ways, plugins=self.plugins,
+                budget=self._budget, verify=self.request.verify,
             )  # fmt: skip
         return SearchContext(
             source=self.source,

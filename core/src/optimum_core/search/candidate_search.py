@@ -35,7 +35,6 @@ from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, PrecisionHint, Report
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.dialogues import Dialogue
-from optimum_core.verify.large_value_cases import WIDE
 from optimum_core.verify.ranges import proved
 
 #: Number of eager calls at every shape whose time a search may take if no budget is stated: a model whose calls are
@@ -226,7 +225,7 @@ class _Search:
         return (*cases, *self.references.between(signature, cases))
 
     def _by_values(self) -> set[str]:
-        return {case.name for case in self._cases(self.context.signature) if case.refused or case.name in WIDE}
+        return {case.name for case in self._cases(self.context.signature) if case.refused or case.wide}
 
     def _dialogues(self, candidate: Candidate) -> tuple[Dialogue | PictureText, ...]:
         if not self.context.verify or candidate.signature.decoder is None:

@@ -85,6 +85,7 @@ class ReferenceCase:
             out: candidates in fp32, or more, alone are compared.
         sensitive: by output that rounding alone changes, mask of the rows where it does: a difference in them is noted,
             and no fault. Of an output whose first axis is no input's, and of whole numbers, all rows count.
+        wide: whether whole numbers have more bits than some runtimes compute in, whatever the export.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
         written: the inputs that the eager model changes in place, as a candidate may.
         factors: by output of tiny numbers, what it is multiplied by to be compared.
@@ -102,6 +103,7 @@ class ReferenceCase:
     large: bool = False
     short: bool = False
     sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    wide: bool = False
     refused: bool = False
     written: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict)

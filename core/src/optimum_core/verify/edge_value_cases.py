@@ -49,7 +49,7 @@ def edge_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> I
     """Yield the cases that the eager model takes, and whose NaN and infinity rounding does not move.
 
     Args:
-        answered: makes the case of a name, inputs and outputs.
+        make_case: makes the case of a name, inputs and outputs.
     """
     for made in _calls(module, signature):
         try:

@@ -31,23 +31,23 @@ LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
 NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
 LEAST = {"i": "the least whole numbers of 8 or 16 bits"}
 ENDS = {"i": "whole numbers up to the greatest of their type"}
-#: Cases of whole numbers with more bits than some runtimes compute in.
-WIDE = frozenset({LARGE["i"], ENDS["i"]})
 REFUSED = "which eager refuses"
 _CHANGES = ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs), (ENDS, end_inputs))
+#: Changes after which whole numbers have more bits than some runtimes compute in.
+_WIDE = (large_inputs, end_inputs)
 
 
 def large_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> Iterator[ReferenceCase]:
     """Yield the cases that the eager model takes, and answers with finite numbers; then those that it has to refuse.
 
     Args:
-        answered: makes the case of a name, inputs and outputs.
+        make_case: makes the case of a name, inputs and outputs.
     """
     for names, change in _CHANGES:
         for kind, name in names.items():
             inputs = change(module, signature, Case(name=name, padding="none", seed=97), kind)
             if inputs is not None and (found := _answered(module, name, inputs, make_case)) is not None:
-                yield found
+                yield replace(found, wide=kind == "i" and change in _WIDE)
     for name, inputs in negative_alone(module, signature, Case(name=NEGATIVE["i"], padding="none", seed=97)):
         if (found := _answered(module, f"{NEGATIVE['i']} in {name}", inputs, make_case)) is not None:
             yield found
