@@ -179,8 +179,11 @@ def test_an_axis_without_a_name_of_its_own_is_told_by_its_place() -> None:
         checker.bind((), {"x": two[:, :0], "y": two[:, :0]})
     with pytest.raises(InputError, match="axis 0 of input 'y' has length 1, the model takes 2 or more"):
         checker.bind((), {"x": two, "y": two[:1]})
-    with pytest.raises(InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"):
+    with pytest.raises(
+        InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"
+    ) as caught:
         checker.bind((), {"x": two, "y": two[:, :2]})
+    assert "sample_inputs in which they differ" in caught.value.remedy
 
 
 def test_too_short_is_padded_only_where_there_is_a_mask() -> None:

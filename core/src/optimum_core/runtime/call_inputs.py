@@ -347,7 +347,7 @@ class InputChecker:
                     raise self._mismatch(spec.name, value, fixed, f"{length}")
             elif not (skip and index == 0) and lengths.setdefault(axis, length) != length:
                 expected = self._limits.as_elsewhere(axis, index, lengths[axis])
-                raise self._mismatch(spec.name, value, expected, f"{length}")
+                raise self._mismatch(spec.name, value, expected, f"{length}", self._limits.to_keep_apart())
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
         """Return the type to convert a value to, or None. Only width within a kind of number, booleans where none
