@@ -50,3 +50,15 @@ def test_a_candidate_may_put_other_arrays_into_the_mapping_that_it_gets() -> Non
         return {"y": (given["x"] + 1).astype(np.float32), "count": np.arange(3)}
 
     assert _verified(converting).passed
+
+
+def test_a_call_that_eager_refuses_is_refused_by_an_error_of_any_type() -> None:
+    """Parts of the original that run as they are, as the merge of pictures with text, raise what eager raises."""
+
+    def original(given: Arrays) -> Arrays:
+        raise IndexError("index out of range in self")
+
+    case = ReferenceCase(name="far", inputs={"x": np.ones(2)}, outputs={}, varied=frozenset(), refused=True)
+    specs = (TensorSpec(name="y", dtype="float64", shape=(2,)),)
+    assert verify(original, (case,), specs, precision="fp32").passed
+    assert not verify(lambda given: {"y": given["x"]}, (case,), specs, precision="fp32").passed
