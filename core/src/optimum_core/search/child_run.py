@@ -90,6 +90,8 @@ def _answer(run: Callable[[Mapping[str, Any]], Mapping[str, Any]], inputs: Mappi
         return dict(run(inputs))
     except OptimumError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - parts of the original that run as they are raise errors of any type
+        return SessionError("the call", f"{type(error).__name__}: {error}", "use another backend or export route")
 
 
 if __name__ == "__main__":
