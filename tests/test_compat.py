@@ -86,6 +86,9 @@ def test_a_checkpoint_is_exported_saved_and_opened(
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     answer = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)("w5 w9")
     assert answer[0]["label"] in _LABELS.values()
+    assert (model.model_save_dir / "config.json").is_file()
+    if cls is ORTModelForSequenceClassification:
+        assert model.providers == [model.provider] == ["CPUExecutionProvider"]
     model.save_pretrained(tmp_path / "out")
     assert torch.equal(cls.from_pretrained(tmp_path / "out")(input_ids=_IDS).logits, model(input_ids=_IDS).logits)
     with pytest.raises(OptionError, match=r"export: .* is accelerated already"):

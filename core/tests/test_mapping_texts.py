@@ -14,7 +14,8 @@ import pytest
 
 from mapped_models import TEXTS, one_by_one
 from optimum_core import AcceleratedModel, load
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, UnavailableError, UnprovedWarning
+from optimum_core.models.data.plain_reading import reads_alike
 from optimum_core.models.data.texts import read_texts
 from optimum_core.runtime.items import ItemEncoder
 from optimum_core.types import AxisRange
@@ -57,6 +58,24 @@ def test_the_tokenizers_library_cuts_and_pads_as_transformers_does(
     by_itself = [list(item["input_ids"]) for item in read_texts(tmp_path, "m").encode(TEXTS)]
     assert by_itself == through_transformers
     assert max(map(len, by_itself)) == min(limit or 99, max(len(text.split()) + 2 for text in TEXTS))
+
+
+def test_a_tokenizer_that_transformers_builds_anew_is_told_from_one_that_it_reads(
+    tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"input_ids", "attention_mask"}
+    assert reads_alike(tokenizer_file, taken) is True
+    assert reads_alike(tmp_path, taken) is None
+    stated = json.loads((tokenizer_file / "tokenizer.json").read_text())
+    stated["added_tokens"] = []  # transformers adds them again, as tokenizer_config.json names them
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stated))
+    (tmp_path / "tokenizer_config.json").write_bytes((tokenizer_file / "tokenizer_config.json").read_bytes())
+    assert reads_alike(tmp_path, taken) is False
+    kinds = [type(read_texts(tmp_path, "m", alike=alike)).__name__ for alike in (True, False, None)]
+    assert kinds == ["PlainReader", "TransformersReader", "TransformersReader"]
+    _without_transformers(monkeypatch)
+    with pytest.warns(UnprovedWarning, match="pip install transformers"):
+        read_texts(tmp_path, "m", alike=False)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])

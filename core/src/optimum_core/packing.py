@@ -13,6 +13,7 @@ import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
+from optimum_core.models.data.plain_reading import reads_alike
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
 from optimum_core.models.sources import resaved_files
 from optimum_core.models.sources.companions import licence_of
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
     from optimum_core.search.candidate import Candidate
     from optimum_core.search.context import SearchResult
+
+#: Values of configurations that are whole numbers or words.
+_SETTINGS = ("pad_token_id", "problem_type", "max_position_embeddings", "n_positions", "max_seq_len")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +64,9 @@ class Packer:
         self.write_companions(directory)
         write_check(directory, result.check)
         manifest = self.manifest(result.winner, result.report)
-        artifacts.write(directory, replace(manifest, meanings=resaved_files.meanings_of(self.source, directory)))
+        meanings = resaved_files.meanings_of(self.source, directory)
+        alike = reads_alike(directory, {spec.name for spec in manifest.inputs})
+        artifacts.write(directory, replace(manifest, meanings=meanings, reads_alike=alike))
 
     def write_companions(self, directory: Path) -> None:
         """Write configuration, tokenizer and processor files, except those that the directory has already."""
@@ -141,7 +147,18 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         dtype="float32",
         has_original=source.format is None,
         licence=licence_of(source.described_in),
+        settings=settings_of(source.config),
     )
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """Return the values of a configuration that are used without transformers, whose classes have defaults for them."""
+    if config is None:
+        return {}
+    values = {name: getattr(config, name, None) for name in _SETTINGS}
+    found = {name: value for name, value in values.items() if value is None or isinstance(value, int | str)}
+    labels = getattr(config, "id2label", None)
+    return {**found, "id2label": {str(number): str(label) for number, label in (labels or {}).items()}}
 
 
 def warn_of_limits(manifest: Manifest) -> None:

@@ -28,6 +28,7 @@ def write_tokenizer(directory: Path, **stated: Any) -> None:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
+    words.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     words.save(str(directory / "tokenizer.json"))
     specials = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     names = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}

@@ -59,6 +59,7 @@ class ModelInfo:
         dtype: numpy's name of the eager weights' type.
         has_original: False: it was given as an exported file, and compared with a reading of that file alone.
         licence: what the header of its card states of that ("license", "license_name", "license_link").
+        settings: values of its configuration as transformers reads it, which are used without transformers.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ModelInfo:
     dtype: str = "float32"
     has_original: bool = True
     licence: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +148,7 @@ class Manifest:
         parts: the graphs of a generative model, at least a "decoder"; `inputs` and `outputs` are those of its call.
         files: every file of the directory that belongs to it, except the manifest; names relative, with "/".
         meanings: for files beside the model, digests of what they may say if they are written again, by name.
+        reads_alike: whether the package `tokenizers` alone reads texts as transformers does; None: not compared.
     """
 
     schema_version: int = _WITHOUT_PARTS
@@ -172,6 +175,7 @@ class Manifest:
     parts: Mapping[str, PartInfo] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads_alike: bool | None = None
     fidelity: Fidelity | None = None
     report: Report | None = None
 

@@ -14,8 +14,9 @@ from optimum_core.errors import OptionError
 if TYPE_CHECKING:
     from optimum_core import AcceleratedModel
 
+_CPU = "CPUExecutionProvider"
 _TARGETS: Mapping[str, str] = {
-    "CPUExecutionProvider": "ort:cpu",
+    _CPU: "ort:cpu",
     "CUDAExecutionProvider": "ort:cuda",
     "TensorrtExecutionProvider": "ort:tensorrt",
     "ROCMExecutionProvider": "ort:rocm",
@@ -39,7 +40,7 @@ class ORTModel:
         config: Any = None,
         export: bool | None = None,
         from_transformers: bool | None = None,
-        provider: str = "CPUExecutionProvider",
+        provider: str = _CPU,
         file_name: str | None = None,
         subfolder: str = "",
         revision: str | None = None,
@@ -49,6 +50,8 @@ class ORTModel:
         **further: Any,
     ) -> AcceleratedModel:
         """Return the model of a checkpoint, of a directory with an ONNX file, or of an artifact.
+
+        It has `providers`, `provider` and `model_save_dir` as models of optimum-onnx do.
 
         Args:
             config: the configuration to read a checkpoint under, instead of its own.
@@ -72,10 +75,18 @@ class ORTModel:
             "task": cls.task, "revision": revision, "trust_remote_code": trust_remote_code, "budget": budget,
             "options": options,
         }  # fmt: skip
-        return Opening(
+        model = Opening(
             who=cls.__name__, place=place, target=_TARGETS[provider], config=config,
             export=exporting(export, from_transformers), further=further,
         ).open()  # fmt: skip
+        vars(model).update(_further_attributes(model, provider))
+        return model
+
+
+def _further_attributes(model: AcceleratedModel, provider: str) -> dict[str, Any]:
+    """Return the attributes that programs of optimum-onnx read of a model, by name."""
+    providers = [provider] if provider == _CPU else [provider, _CPU]
+    return {"providers": providers, "provider": provider, "model_save_dir": model.directory}
 
 
 class ORTModelForAudioClassification(ORTModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from optimum_core import AcceleratedModel
@@ -74,6 +75,11 @@ class OVAcceleratedModel(AcceleratedModel):
         target = target_of(args[0])
         check_device(self._asked.who, "device", args[0], target)
         return self if target == self._asked.target else self._to_build(replace(self._asked, target=target))
+
+    @property
+    def model_save_dir(self) -> Path:
+        """The directory of its files, by optimum-intel's name."""
+        return self.directory
 
     def close(self) -> None:
         """Free the resources of the runtime."""

@@ -267,7 +267,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             self.manifest.inputs,
             self.manifest.outputs if outputs is None else [known[name] for name in outputs],
             check=self._checker.check,
-            pad_id=getattr(self.config, "pad_token_id", None) or 0,
+            pad_id=self.config_value("pad_token_id") or 0,
             streams=self.manifest.streams,
         )
 

@@ -171,7 +171,8 @@ def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -
     longest = greatest_length(manifest)
     if tokenizer:
         return reader_of(tokenizer, longest)
-    return read_texts(FilesBeside(who, directory, manifest).checked(), who, longest)
+    beside = FilesBeside(who, directory, manifest).checked()
+    return read_texts(beside, who, longest, alike=manifest.reads_alike)
 
 
 def greatest_length(manifest: Manifest) -> int | None:

@@ -46,6 +46,8 @@ _ELSEWHERE = {
     "truncate_sentence_embeddings": "call encode(texts, truncate_dim=…)",
     "save": "call save_pretrained(directory)",
     "compile": "it is compiled already; load(directory) opens it compiled",
+    "providers": "ask fast.backend and fast.device; those of optimum_core.compat have it",
+    "model_save_dir": "ask fast.directory",
     "reshape": 'state the lengths before: accelerate(model, shapes=[{"batch": 1, "sequence": 128}])',
 }
 

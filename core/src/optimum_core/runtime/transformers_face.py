@@ -25,6 +25,7 @@ from optimum_core.types.support import device_type
 #: The names under which a configuration keeps the settings that ask for further outputs.
 #: Settings of a configuration that change what a call returns.
 SETTINGS = "return_dict", "output_hidden_states", "_output_attentions"
+_LABELS = "id2label"
 #: The attributes of a configuration that has not been read: it cannot have been changed.
 UNREAD: Mapping[str, Any] = MappingProxyType({})
 
@@ -57,6 +58,14 @@ class TransformersFace:
         self._settings_before = returns, *asked
         self._config_values = values  # last, since other threads compare them with those before
         return found
+
+    def config_value(self, name: str) -> Any:
+        """Return a value of the configuration, None where there is none, without an import of transformers where the
+        artifact states it."""
+        stated = self.manifest.model.settings
+        if "config" in vars(self) or name not in stated:
+            return getattr(self.config, name, None)
+        return _numbered(stated[name]) if name == _LABELS else stated[name]
 
     def _check_asked(self) -> None:
         """Refuse a configuration that since asks for other outputs.
@@ -200,7 +209,12 @@ def _read_config(directory: Path) -> Any:
 
 def _plain_config(values: dict[str, Any]) -> SimpleNamespace:
     """Return the values of `config.json` as attributes; keys of `id2label`, strings in JSON, become integers."""
-    if isinstance(labels := values.get("id2label"), dict):
-        values["id2label"] = {int(key) if key.isdigit() else key: label for key, label in labels.items()}
+    if isinstance(labels := values.get(_LABELS), dict):
+        values[_LABELS] = _numbered(labels)
         values.setdefault("num_labels", len(labels))
     return SimpleNamespace(**values)
+
+
+def _numbered(labels: Mapping[str, str]) -> dict[Any, str]:
+    """Return names of classes by their numbers, which are texts in JSON."""
+    return {int(key) if key.isdigit() else key: label for key, label in labels.items()}

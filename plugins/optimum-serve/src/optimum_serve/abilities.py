@@ -135,7 +135,7 @@ class Abilities:
         axis = self.model.manifest.axes.get("sequence")
         found = [axis.greatest if axis is not None else None]
         if self.writes:  # one with rotary positions goes on beyond what it was trained for
-            found += [getattr(self.model.config, name, None) for name in _CONTEXTS]
+            found += [self.model.config_value(name) for name in _CONTEXTS]
         if self.takes_text and not self.writes:
             found.append(self.model.max_seq_length)
         return min((number for number in found if number), default=None)
@@ -143,7 +143,7 @@ class Abilities:
     @cached_property
     def labels(self) -> dict[int, str]:
         """Names of its classes."""
-        stated = getattr(self.model.config, "id2label", None) or {}
+        stated = self.model.config_value("id2label") or {}
         count = self.outputs[LOGITS][-1]
         numbers = range(count if isinstance(count, int) else len(stated))
         return {number: str(stated.get(number, f"LABEL_{number}")) for number in numbers}

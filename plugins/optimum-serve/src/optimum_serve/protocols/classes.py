@@ -39,7 +39,7 @@ def sigmoid(logits: Array) -> Array:
 def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
     if function == "none":
         return logits
-    several = getattr(model.model.config, "problem_type", None) == "multi_label_classification"
+    several = model.model.config_value("problem_type") == "multi_label_classification"
     if function == "sigmoid" or (function is None and (len(logits) == 1 or several)):
         return sigmoid(logits)
     powers = np.exp(logits - logits.max())
