@@ -12,7 +12,7 @@ import torch
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.runtime.call_inputs import InputChecker
-from optimum_core.runtime.repeated_call import Run, repeated
+from optimum_core.runtime.repeated_call import SessionFunctions, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 SPECS = (
@@ -110,7 +110,7 @@ def test_values_are_looked_at_in_every_call() -> None:
 def test_values_are_looked_at_in_a_call_like_the_one_before(dtype: str, least: int, greatest: int) -> None:
     seen: list[Any] = ["x", (2,), np.dtype(dtype)]
     answerer: Any = SimpleNamespace(answer=lambda outputs, **_: outputs)
-    call = repeated(seen, (("x", least, greatest),), (), None, Run(dict), answerer)
+    call = repeated(seen, (("x", least, greatest),), (), None, SessionFunctions(dict), answerer)
 
     def taken(value: int) -> bool:
         return call({"x": np.array([value, 2], dtype)}) is not None
@@ -179,8 +179,11 @@ def test_an_axis_without_a_name_of_its_own_is_told_by_its_place() -> None:
         checker.bind((), {"x": two[:, :0], "y": two[:, :0]})
     with pytest.raises(InputError, match="axis 0 of input 'y' has length 1, the model takes 2 or more"):
         checker.bind((), {"x": two, "y": two[:1]})
-    with pytest.raises(InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"):
+    with pytest.raises(
+        InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"
+    ) as caught:
         checker.bind((), {"x": two, "y": two[:, :2]})
+    assert "sample_inputs in which they differ" in caught.value.remedy
 
 
 def test_too_short_is_padded_only_where_there_is_a_mask() -> None:
@@ -196,7 +199,7 @@ def test_too_short_is_padded_only_where_there_is_a_mask() -> None:
 def test_numbers_that_do_not_lie_one_after_the_other_are_left_to_the_whole_path() -> None:
     seen: list[Any] = ["x", (2, 3), np.dtype("int64")]
     answerer: Any = SimpleNamespace(answer=lambda outputs, **_: outputs)
-    call = repeated(seen, (("x", 0, 9),), (), None, Run(dict), answerer)
+    call = repeated(seen, (("x", 0, 9),), (), None, SessionFunctions(dict), answerer)
     assert call({"x": np.full((2, 3), 9)}) is not None
     assert call({"x": np.full((3, 2), 9).T}) is None
     assert call({"x": np.full((2, 3), 10)}) is None

@@ -82,11 +82,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     manager.cache_clear()
 
 
+@pytest.mark.parametrize("target", ["fragile", "fragile:cpu:0"])
 @pytest.mark.parametrize(("prone", "told"), [("'fp32'", "SIGFPE"), ("'bf16'", "opened in the caller's process")])
-def test_a_crash_of_the_child_fails_the_candidate(site: Site, prone: str, told: str) -> None:
+def test_a_crash_of_the_child_fails_the_candidate(site: Site, prone: str, told: str, target: str) -> None:
     site.add("fragile", _EXPORT + _FRAGILE.format(prone=prone, parent=os.getpid()))
     with pytest.raises(OptimumError, match=told):
-        accelerate(torch.nn.Linear(2, 2), target="fragile", sample_inputs={"input": torch.ones(3, 2)}, budget=0)
+        accelerate(torch.nn.Linear(2, 2), target=target, sample_inputs={"input": torch.ones(3, 2)}, budget=0)
 
 
 @pytest.mark.parametrize(("prone", "told"), [(True, "SIGFPE"), (False, "called in the caller's process")])

@@ -46,6 +46,13 @@ ERRORS = [
 ]
 VARIABLE = re.compile(r"[\"'](OPTIMUM_[A-Z_]+)[\"']")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+ROOMS = [
+    "generation", "measure", "models", "models/backends", "models/data", "models/decoders", "models/eager",
+    "models/exporting", "models/inputs", "models/multimodal", "models/signatures", "models/sources",
+    "models/sources/sentences", "plan", "runtime", "search", "search/quantized", "verify",
+]  # fmt: skip
+SOURCES = [path.as_posix() for room in ("core", "docs", "plugins", "tests") for path in (ROOT / room).rglob("*.py")]
+MADE_BY_READERS = "src/optimum_reference/plugin.py"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WORDS = ["[PAD]", "[UNK]", "the", "model", "is", "fast", "and", "it", "true", "so", "far", "good", "."]
 
@@ -115,6 +122,12 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(path: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
             broken.append(link)
     assert broken == []
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=page_id)
+def test_every_source_file_that_a_page_names_exists(path: Path) -> None:
+    for name in set(re.findall(r"`([\w./-]+\.py)`", path.read_text(encoding="utf-8"))) - {MADE_BY_READERS}:
+        assert any(source.endswith(f"/{name}") for source in SOURCES), f"{name} is nowhere"
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -366,28 +379,7 @@ def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path)
     assert ("torch", "cpu") in audit.opened
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "generation",
-        "measure",
-        "models",
-        "models/backends",
-        "models/data",
-        "models/decoders",
-        "models/eager",
-        "models/exporting",
-        "models/inputs",
-        "models/multimodal",
-        "models/sources/sentences",
-        "models/signatures",
-        "models/sources",
-        "runtime",
-        "search",
-        "search/quantized",
-        "verify",
-    ],
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_room_that_lists_its_modules_lists_all(room: str) -> None:
     folder = ROOT / "core" / "src" / "optimum_core" / room
     words = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""))

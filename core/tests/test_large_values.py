@@ -70,6 +70,11 @@ NUMBERS = torch.arange(-10, 10).reshape(2, 10)
 FLOATS = torch.linspace(-1, 2, 16).reshape(2, 8)
 
 
+@pytest.mark.parametrize(("x", "wide"), [(NUMBERS, {LARGE["i"], ENDS["i"]}), (FLOATS, set[str]())])
+def test_wide_are_whole_numbers_of_more_bits_than_some_runtimes_have(x: torch.Tensor, wide: set[str]) -> None:
+    assert {case.name for case in _cases(lambda x: x // 2, x)[1] if case.wide} == wide
+
+
 def test_whole_numbers_computed_in_floats_are_wrong() -> None:
     def in_floats(x: torch.Tensor) -> torch.Tensor:
         return (x.float() / 7).floor().long()

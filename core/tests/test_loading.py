@@ -28,7 +28,7 @@ from optimum_core.errors import (
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager
-from optimum_core.runtime.absent_device import limits_of
+from optimum_core.runtime.absent_device import why_absent
 from optimum_core.runtime.opening import open_model
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
@@ -381,7 +381,7 @@ def test_what_stands_against_running_is_the_limitation_of_sessions() -> None:
         Limitation(what="run the builder", reason="no tool", remedy="add one", hook="optimize"),
         Limitation(what="open engines", reason="no GPU", remedy="find one", hook="load_session"),
     )
-    assert limits_of(Support(offers=(there,), limitations=limits), "sm_89") == ("no GPU", "find one")
-    told = limits_of(Support(offers=(there,), limitations=limits[:1]), "sm_89")
+    assert why_absent(Support(offers=(there,), limitations=limits), "sm_89") == ("no GPU", "find one")
+    told = why_absent(Support(offers=(there,), limitations=limits[:1]), "sm_89")
     assert told is not None and told[0] == "it was built for another machine"
-    assert limits_of(Support(offers=(Offer(device="cpu"),), limitations=limits), "cpu") is None
+    assert why_absent(Support(offers=(Offer(device="cpu"),), limitations=limits), "cpu") is None

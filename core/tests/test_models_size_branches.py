@@ -126,7 +126,7 @@ def test_a_run_at_much_greater_lengths_ends_after_a_while(monkeypatch: pytest.Mo
         return longer
 
     signature = _described(lambda x: False)
-    runs = size_records.cached_runs(Scaled(condition), signature.layout, signature.given)
+    runs = size_records.cached_comparisons(Scaled(condition), signature.layout, signature.given)
     assert runs({LENGTH: 100}) and not runs({LENGTH: 1001})
     assert set(lengths) == {100}
 

@@ -292,7 +292,16 @@ def test_core_names_no_backend() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plan.py", "search/spec.py", "search/race.py", "search/candidate_search.py", "measure/timing.py", "api.py"]
+    "name",
+    [
+        "plan/matching.py",
+        "plan/refusals.py",
+        "search/spec.py",
+        "search/race.py",
+        "search/candidate_search.py",
+        "measure/timing.py",
+        "api.py",
+    ],
 )
 def test_the_search_knows_not_even_cores_own_backends(name: str) -> None:
     assert not _code_strings(Path(optimum_core.__file__).parent / name) & {*FOREIGN, "torch", "onnx"}

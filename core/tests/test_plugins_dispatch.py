@@ -26,7 +26,7 @@ from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager, Status
 from optimum_core.runtime.call_outputs import Answerer
-from optimum_core.runtime.repeated_call import Run, repeated
+from optimum_core.runtime.repeated_call import SessionFunctions, repeated
 from optimum_core.types import (
     Hardware,
     Support,
@@ -172,7 +172,7 @@ def _repeated(plugins: PluginManager, session: Any) -> Callable[[Any], Any]:
     answerer = Answerer(from_names("", ("y",)), ("y",))
     answerer._find_own()
     seen = ["x", X.shape, X.dtype]
-    found = repeated(seen, (), (), None, Run(whole, plugins.direct(session)), answerer)
+    found = repeated(seen, (), (), None, SessionFunctions(whole, plugins.direct(session)), answerer)
     return lambda x: found({"x": x})
 
 

@@ -45,7 +45,7 @@ def test_a_fault_of_the_moment_is_told_and_settles_nothing(search: Make, fault: 
     found = search(first=fault).run()
     assert found.winner.spec.is_baseline
     assert not found.report.settled
-    assert any("for a reason of the moment" in note and "acme[first]" in note for note in found.report.notes)
+    assert any("for a temporary reason" in note and "acme[first]" in note for note in found.report.notes)
 
 
 def test_a_lasting_fault_settles(search: Make) -> None:

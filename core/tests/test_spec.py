@@ -152,13 +152,13 @@ def test_a_result_in_brief_keeps_the_worst_comparison_and_counts_the_rest(descri
     assert candidate.result().options == {"route": "second", "level": "some", "streams": 3}
 
 
-def test_what_did_not_load_is_not_true(described: object) -> None:
+def test_what_did_not_load_is_not_correct(described: object) -> None:
     _, signature = described("bert")  # type: ignore[operator]
     candidate = _candidate(signature, None)
-    assert not candidate.is_true
+    assert not candidate.is_correct
     candidate.run = lambda inputs: inputs
-    assert candidate.is_true
+    assert candidate.is_correct
     candidate.outcome = "wrong"
-    assert not candidate.is_true
+    assert not candidate.is_correct
     assert math.isclose(candidate.relative_time, 1.0)
     assert candidate.result().fidelity is None

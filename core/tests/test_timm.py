@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers
+from PIL import Image
 
 from optimum_core import accelerate, load
 from optimum_core.errors import OptionError
@@ -67,3 +70,8 @@ def test_a_directory_of_timm_is_accelerated(tmp_path: Path) -> None:
     pictures = torch.randn(1, 3, 176, 176)
     assert fast.task == "image-classification" and fast.config.num_labels == 5
     assert torch.allclose(fast(pixel_values=pictures).logits, model(pictures), atol=1e-3)
+    picture = np.random.default_rng(0).integers(0, 256, (200, 190, 3), dtype=np.uint8)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "theirs")
+    wanted = model(processor(Image.fromarray(picture))["pixel_values"])[0].detach().numpy()
+    for item in (picture, Image.fromarray(picture)):
+        assert np.allclose(fast.map([item])["logits"][0], wanted, atol=1e-3)

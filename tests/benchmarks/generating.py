@@ -165,8 +165,10 @@ def _notes(made: Sequence[_Made], everywhere: Timed, alone: Timed) -> Iterator[s
         "Case: rows × tokens of the prompt, random ids, greedy. Every library in a process of its own environment, one "
         f"at a time, in turns, on {everywhere.cores} cores, medians of the rounds; “a token” is the median of a "
         "round's steps, one token for every row. CPU: time of a step in processes on one core. Eager and optimum-intel "
-        "are driven by a bare loop over `forward`, without the Python of `generate`, and llama.cpp by its "
-        "decode with stated tokens: it computes the scores of a step, and does not search them for the best. "
+        "are driven by a bare loop over `forward`, without the Python of `generate`. In fp32, optimum-intel is asked "
+        "for a cache in fp32, as ours is; “its own cache” is the one that it has unasked, in 16 bits. llama.cpp is "
+        "driven by its decode with stated tokens: it computes the scores of a step, and does not search them for the "
+        "best. "
         "A way that takes three times as long for a token as eager in fp32 is timed in the first case alone."
     )
     bounds = ", ".join(

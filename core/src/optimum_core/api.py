@@ -17,8 +17,8 @@ from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
 from optimum_core.models.eager.torch_modes import ordinary_modes
-from optimum_core.models.sources.converted import ConvertedSource, at_path
-from optimum_core.models.sources.sentences.in_memory import kind_of
+from optimum_core.models.sources.converted import ConvertedSource, converted_at
+from optimum_core.models.sources.sentences.in_memory import sentence_class
 from optimum_core.models.sources.source import Source, open_given
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
@@ -171,7 +171,7 @@ def _converted_here(model: Any) -> ConvertedSource | None:
     """Return the model of a local path that another package converted, which opens without torch; None: it is none."""
     if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
         return None
-    return at_path(os.fspath(model))
+    return converted_at(os.fspath(model))
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
@@ -203,7 +203,7 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:
     """Return an object of the class that was given, where that has more than a call: those of sentence-transformers."""
-    if kind_of(model) is None:
+    if sentence_class(model) is None:
         return fast
     from optimum_core.models.sources.sentences.wrapper import accelerated_object
 

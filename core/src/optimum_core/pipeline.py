@@ -51,8 +51,7 @@ class Pipeline:
 
     Attributes:
         version: the version of optimum-core.
-        ways: the ways that were asked for, and the eager model's.
-        refused: the inode of a cached result that was found to be no longer valid.
+        ways: those that were asked for, and the eager model's; of a model that generates, those that keep its cache.
     """
 
     version: str
@@ -64,10 +63,10 @@ class Pipeline:
     plugins: PluginManager
     cache: Cache
     emit: Emit
-    refused: int | None = None
+    _invalid_inode: int | None = None  # of a cached result that was found to be no longer valid
     _budget: Budget = field(init=False)
     _generates: bool = False
-    _plain_ways: tuple[Way, ...] = ()
+    _stateless_ways: tuple[Way, ...] = ()  # for towers, which keep no cache
     _towers: TowerSearch | None = None
 
     def run(self) -> AcceleratedModel:
@@ -99,10 +98,10 @@ class Pipeline:
         if (known := self.cache.entry("model", key)) is None:
             return None
         node = known.stat().st_ino if known.is_dir() else 0
-        if node == self.refused:
+        if node == self._invalid_inode:
             return None
         model = self._reopen(known)
-        self.refused = node if model is None else None
+        self._invalid_inode = node if model is None else None
         return model
 
     def _machine(self) -> dict[str, Any]:
@@ -204,8 +203,7 @@ class Pipeline:
         with TemporaryDirectory(prefix="optimum-") as workshop:
             context = self._context(signature, Path(workshop), history)
             packer = self._packer(signature)
-            result = self._cross_built(context, packer) if self._is_elsewhere else self._found(context, packer, history)
-            packer.write(result, directory)
+            packer.write(self._search(context, packer, history), directory)
 
     def _as_decoder(self, signature: ModelSignature) -> ModelSignature:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
@@ -230,7 +228,7 @@ class Pipeline:
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()
-        self._plain_ways, self.ways, self._generates = self.ways, stateful, True
+        self._stateless_ways, self.ways, self._generates = self.ways, stateful, True
         return replace(as_generating(self.source.module(), signature, decoder), decoder=decoder)
 
     def _no_scheme(self) -> UnavailableError:
@@ -249,21 +247,23 @@ class Pipeline:
         """Whether the target is another machine, so that nothing is measured."""
         return any(way.proof != "device" for way in self.ways)
 
-    def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
+    def _search(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.candidate_search import search
         from optimum_core.search.tower_search import noted
 
+        if self._is_elsewhere:
+            return self._cross_build(context, packer)
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
-        go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
-        if go_on is not None and self._budget.stated:
+        quantize_from = self._quantization(context, packer).prepare() if self.request.goal is not None else None
+        if quantize_from is not None and self._budget.stated:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
         result = noted(search(context), self._towers)
         if self.request.target.backend is None and result.report.settled:
             history.remember(result.winner.spec, about=self.source.name, ended_at=result.report.ended_at)
-        return go_on(result) if go_on is not None else result
+        return quantize_from(result) if quantize_from is not None else result
 
-    def _cross_built(self, context: SearchContext, packer: Packer) -> SearchResult:
+    def _cross_build(self, context: SearchContext, packer: Packer) -> SearchResult:
         from optimum_core.search.cross_build import CrossBuild, cross_build
         from optimum_core.search.spec import specs_of
 
@@ -324,8 +324,8 @@ class Pipeline:
         )
         if signature.decoder is not None and signature.decoder.merge is not None:
             builder.towers = self._towers = TowerSearch(
-                builder=builder, signature=signature, ways=self._plain_ways, plugins=self.plugins, budget=self._budget,
-                verify=self.request.verify,
+                builder=builder, signature=signature, ways=self._stateless_ways, plugins=self.plugins,
+                budget=self._budget, verify=self.request.verify,
             )  # fmt: skip
         return SearchContext(
             source=self.source,

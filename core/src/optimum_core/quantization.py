@@ -9,6 +9,7 @@ from typing import Any
 
 from optimum_core.errors import OptionError
 from optimum_core.models import pretrained
+from optimum_core.models.sources.files import may_be_repository
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
 from optimum_core.types.quantization import SCHEMES, Scheme
@@ -92,7 +93,7 @@ def _read_recipe(file: str | Path) -> QuantizeConfig:
     who = f"quantize, recipe {str(file)!r}"
     if not path.is_file():
         owner, _, name = str(file).rpartition("/")
-        if owner.count("/") != 1 or owner.startswith((".", "~", "/")):
+        if not may_be_repository(owner):
             raise OptionError(
                 who, "no such file", "check the path, or name one in a hub repository: owner/name/file.yaml"
             )

@@ -62,8 +62,8 @@ class AccelerateRequest:
 
     @property
     def search_budget(self) -> float | None:
-        """The seconds that were stated for a search among unquantized models: 0 where it is a share of them, which says
-        nothing about the search as a whole; None: none were stated."""
+        """The seconds that were stated for the search among unquantized models; None: none were. With `quantize` it
+        gets a share of them alone, for which 0 stands: no earlier search is done again for having had less."""
         return self.budget if self.goal is None else 0.0
 
     @property

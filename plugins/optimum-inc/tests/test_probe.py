@@ -8,7 +8,7 @@ import pytest
 
 from optimum_core.testing.machine import Machine, reasons
 from optimum_core.types import Hardware
-from optimum_inc import machine, plugin
+from optimum_inc import devices, plugin
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -31,7 +31,7 @@ def test_the_cpu_is_offered(hardware: Machine) -> None:
     assert {(step.takes, step.gives) for step in offer.quantizes} >= {("torch-export", "torch-inductor")}
     assert next(step for step in offer.quantizes if step.gives == "onnx").schemes == ("static-int8",)
     assert offer.precisions == ("fp32",)
-    assert offer.schemes == offer.runs == machine.SCHEMES
+    assert offer.schemes == offer.runs == devices.SCHEMES
     assert support.versions["torch"] == version("torch")
 
 

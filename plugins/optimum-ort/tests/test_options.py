@@ -10,8 +10,8 @@ from optimum_core import accelerate
 from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
 from optimum_core.types import Event
+from optimum_ort.devices import check_options
 from optimum_ort.options import OrtOptions
-from optimum_ort.providers import check_options
 
 
 def _never(event: Event) -> None:

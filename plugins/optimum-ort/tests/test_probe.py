@@ -12,7 +12,7 @@ from packaging.version import Version
 from optimum_core.backend import package_folder
 from optimum_core.testing.machine import Machine, reasons
 from optimum_core.types import Gpu
-from optimum_ort import plugin, providers
+from optimum_ort import devices, plugin
 
 GPU = Gpu(vendor="nvidia", name="a GPU", compute_capability=(8, 9))
 
@@ -22,7 +22,7 @@ def fake_build(monkeypatch: pytest.MonkeyPatch, folder: Path, *libraries: str, *
     for library in libraries:
         (folder / "capi" / library).touch()
     named = {name.replace("_", "-"): text for name, text in distributions.items()}
-    monkeypatch.setattr(providers, "find_build", lambda: providers.Build(folder=folder, distributions=named))
+    monkeypatch.setattr(devices, "find_build", lambda: devices.Build(folder=folder, distributions=named))
 
 
 def test_the_cpu_is_offered(hardware: Machine) -> None:
@@ -89,7 +89,7 @@ def test_two_builds_overwrite_each_other(hardware: Machine, tmp_path: Path, monk
 
 
 def test_nothing_installed(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "find_build", lambda: None)
+    monkeypatch.setattr(devices, "find_build", lambda: None)
     support = plugin.probe(hardware())
     assert support.offers == ()
     assert reasons(support) == {"run ONNX models": ("onnxruntime is not installed", "pip install onnxruntime")}
@@ -97,7 +97,7 @@ def test_nothing_installed(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -
 
 def test_levels_without_their_packages(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        providers, "package_folder", lambda name: None if name == "transformers" else package_folder(name)
+        devices, "package_folder", lambda name: None if name == "transformers" else package_folder(name)
     )
     support = plugin.probe(hardware())
     assert support.offers[0].levels == ("all", "fusions")

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.testing.linear import LinearSessionTests
 from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
-from optimum_ort import plugin, providers
+from optimum_ort import devices, plugin
 from optimum_ort import session as session_module
 from optimum_ort.session import OrtSession
 
@@ -148,7 +148,7 @@ def test_io_binding_agrees(
     session = load(linear)
     x = np.arange(24, dtype=np.float32).reshape(3, 8)
     expected = session.run({"x": x})["y"]
-    binding = dataclasses.replace(providers.CPU, binds=True)
+    binding = dataclasses.replace(devices.CPU, binds=True)
     monkeypatch.setattr(session_module, "parse_device", lambda device: (binding, 0))
     session = load(linear)
     np.testing.assert_array_equal(session.run({"x": source(x)})["y"], expected)

@@ -96,14 +96,21 @@ class _LlamaCpp:
 
 
 def _optimum_intel(cores: int, model: Path, gguf: Path, folder: Path) -> Makers:
-    """Its stateful export in fp32, with weights in 8 and 4 bits, each run by its own `forward`."""
-    return {f"optimum-intel {name}": partial(_intel, model, folder, name) for name in ("fp32", "int8", "int4")}
+    """Its stateful export in fp32, with weights in 8 and 4 bits, each run by its own `forward`. Unasked, it leaves the
+    precision of arithmetic and cache to OpenVINO, which takes bf16 where that is fast, and a cache in 16 bits or 8."""
+    settings: Mapping[str, tuple[str, Mapping[str, str]]] = {
+        "fp32": ("fp32", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}),
+        "fp32, its own cache": ("fp32", {"INFERENCE_PRECISION_HINT": "f32"}),
+        "int8": ("int8", {}),
+        "int4": ("int4", {}),
+    }
+    return {f"optimum-intel {name}": partial(_intel, model, folder, *asked) for name, asked in settings.items()}
 
 
-def _intel(model: Path, folder: Path, precision: str) -> Opened:
+def _intel(model: Path, folder: Path, weights: str, properties: Mapping[str, str]) -> Opened:
     import torch
 
-    decoder = _exported(model, folder, precision)
+    decoder = _exported(model, folder, weights, properties)
 
     def steps(case: Case) -> Iterator[object]:
         ids, past = torch.from_numpy(prompt_of(case)), None
@@ -121,22 +128,21 @@ def _intel(model: Path, folder: Path, precision: str) -> Opened:
     return Opened(steps=steps, scores=scores)
 
 
-def _exported(model: Path, folder: Path, precision: str) -> Any:
+def _exported(model: Path, folder: Path, weights: str, properties: Mapping[str, str]) -> Any:
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
-    asked: dict[str, Any] = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}} if precision == "fp32" else {}
-    made = folder / precision
+    made = folder / weights
     if not made.is_dir():
         configs = {
             "int8": lambda: OVWeightQuantizationConfig(bits=8),
             "int4": lambda: OVWeightQuantizationConfig(bits=4, sym=True, group_size=64),
         }
-        config = {"quantization_config": configs[precision]()} if precision in configs else {"load_in_8bit": False}
-        partly = folder / f"{precision}.part"
+        config = {"quantization_config": configs[weights]()} if weights in configs else {"load_in_8bit": False}
+        partly = folder / f"{weights}.part"
         shutil.rmtree(partly, ignore_errors=True)
         OVModelForCausalLM.from_pretrained(model, export=True, compile=False, **config).save_pretrained(partly)
         partly.rename(made)
-    return OVModelForCausalLM.from_pretrained(made, **asked)
+    return OVModelForCausalLM.from_pretrained(made, ov_config=dict(properties))
 
 
 _LIBRARIES: Mapping[str, Callable[[int, Path, Path, Path], Makers]] = {

@@ -46,9 +46,9 @@ class Opening:
     @property
     def is_made(self) -> bool:
         """Whether the place holds a model that is opened as it is, so that lengths of calls change nothing."""
-        from optimum_core.models.sources.converted import at_path
+        from optimum_core.models.sources.converted import converted_at
 
-        return is_artifact(Path(self.place)) or at_path(os.fspath(self.place)) is not None
+        return is_artifact(Path(self.place)) or converted_at(os.fspath(self.place)) is not None
 
     def open(self) -> AcceleratedModel:
         """Return `load(place, target=…)` of an artifact of ours, or else `accelerate(place, target=…, …)`.

@@ -244,6 +244,6 @@ def _stateful(session: Session, request: SessionRequest) -> StatefulSession:
     return session
 
 
-def bound(plugins: PluginManager, session: Session) -> Infer:
+def run_function(plugins: PluginManager, session: Session) -> Infer:
     """Return the function that runs a session, whether of one graph or of parts."""
     return session.run if isinstance(session, GenerativeSession) else plugins.binder(session)

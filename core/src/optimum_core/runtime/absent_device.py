@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from optimum_core.errors import UnavailableError
+from optimum_core.plan.offers import runs_on
 from optimum_core.types import Support, TensorSpec
 from optimum_core.types.support import device_type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ForeignSession:
+class AbsentDeviceSession:
     """A placeholder for the session of a device that this machine lacks; it cannot run.
 
     Attributes:
@@ -39,13 +40,12 @@ class ForeignSession:
         """Do nothing: there is nothing to free."""
 
 
-def limits_of(support: Support | None, device: str) -> tuple[str, str] | None:
+def why_absent(support: Support | None, device: str) -> tuple[str, str] | None:
     """Return why a backend does not run on a device here, and the remedy; None where it does, or may."""
-    name = device_type(device)
-    offers = [offer for offer in (support.offers if support else ()) if offer.device.lower() in (device.lower(), name)]
+    offers = [offer for offer in (support.offers if support else ()) if runs_on(offer, device)]
     if support is None or not offers or any(offer.proof == "device" for offer in offers):
         return None
     for item in support.limitations:
-        if item.hook in (None, "load_session") and item.device in (None, name):
+        if item.hook in (None, "load_session") and item.device in (None, device_type(device)):
             return item.reason, item.remedy
     return "it was built for another machine", "save it, and load it there"

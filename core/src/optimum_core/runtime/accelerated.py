@@ -15,9 +15,9 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import CHECK_FILE, as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
-from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
+from optimum_core.generation.model_session import GenerativeSession, MergedSession, run_function
 from optimum_core.plugins import Direct, PluginManager
-from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.absent_device import AbsentDeviceSession
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
@@ -33,7 +33,7 @@ from optimum_core.runtime.neutral_arguments import absent_inputs
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.output_lengths import OutputLengths
 from optimum_core.runtime.pickling import Opening, reduced, reopened
-from optimum_core.runtime.repeated_call import Repeated, Run, never
+from optimum_core.runtime.repeated_call import Repeated, SessionFunctions, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.summary import hints, proof
 from optimum_core.runtime.transformers_face import SETTINGS, UNREAD, TransformersFace
@@ -72,7 +72,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         self._session = session
         self._is_merged = isinstance(session, MergedSession)
         self._source = source
-        self._run = session.run if isinstance(session, ForeignSession) else bound(plugins, session)
+        self._run = session.run if isinstance(session, AbsentDeviceSession) else run_function(plugins, session)
         self._plugins = plugins
         self._opening = opening or Opening()
         self._who = f"model {manifest.model.name!r}"
@@ -96,8 +96,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, in_memory=source is not None)
-        self._runs = Run(self._run, self._direct(names))
-        self._again: Repeated = never
+        self._functions = SessionFunctions(self._run, self._direct(names))
+        self._repeated: Repeated = never
         if getattr(source, "in_memory", False):
             _ = self.config  # read now, so that a change of the original's configuration is noticed
 
@@ -121,7 +121,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         values = self._config_values
         # A call like the last one, first: each further line costs microseconds, since an inference empties the caches.
         if values is UNREAD or tuple(map(values.get, SETTINGS)) == self._settings_before:
-            answer = self._again(kwargs)
+            answer = self._repeated(kwargs)
             if answer is not None:
                 return answer
         return self._call(kwargs)
@@ -139,16 +139,16 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             as_dict = self._returns_dict
         if kwargs.get("return_dict") is not None:
             as_dict = kwargs["return_dict"]
-        arrays, torch_in, seen = self._checker.bound(kwargs)
+        arrays, torch_in, seen = self._checker.bind_call(kwargs)
         outputs = self._run_checked(arrays)
         answer = self._answerer.answer(outputs, as_torch=torch_in, as_tuple=as_dict is False)
         if self._returns_dict:
-            self._again = self._checker.repeated(seen, self._runs, self._answerer, as_torch=torch_in)
+            self._repeated = self._checker.repeated(seen, self._functions, self._answerer, as_torch=torch_in)
         return answer
 
     def _direct(self, names: tuple[str, ...]) -> Direct | None:
         session = self._session
-        plain = not isinstance(session, ForeignSession | GenerativeSession)
+        plain = not isinstance(session, AbsentDeviceSession | GenerativeSession)
         fits = plain and tuple(spec.name for spec in session.outputs) == names
         return self._plugins.direct(session) if fits else None
 

@@ -135,7 +135,7 @@ class BoxSides:
         return least
 
 
-class Limits:
+class LengthBounds:
     """The lengths that a model accepts, and those at which it was compared with the original.
 
     Args:
@@ -192,6 +192,13 @@ class Limits:
         if axis in self._places:
             return f"length {length} at axis {index}, as at {self._places[axis]}"
         return f"{axis} {length}, as in the other inputs"
+
+    def to_keep_apart(self) -> str:
+        """Return what to do about two lengths that are one axis only because the samples of a plain module had them
+        equal; "" for axes that are known by name."""
+        if not self._places:
+            return ""
+        return "pass equal lengths there; or accelerate the model with sample_inputs in which they differ"
 
     def _warn(self, axis: str, length: int, proved: tuple[int, int]) -> None:
         if axis in self._told:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite, require_order, typed
+from optimum_core.runtime.bounds import BoxSides, LengthBounds, ValueRange, converted, is_finite, require_order, typed
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
 from optimum_core.runtime.gradients import detached
 from optimum_core.runtime.neutral_arguments import FURTHER, NEUTRAL, require_neutral
-from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
+from optimum_core.runtime.repeated_call import Repeated, SessionFunctions, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
@@ -72,7 +72,7 @@ class InputChecker:
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
         self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
-        self._limits = Limits(who, axes or {}, specs)
+        self._limits = LengthBounds(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored, self._absent = frozenset(ignored), absent or {}
         self._defaults = dict(defaults or {})
@@ -89,10 +89,10 @@ class InputChecker:
             InputError: a name is missing or unknown, or a value does not fit; the message names the input, the
                 expected and the actual value.
         """
-        arrays, torch_in, _ = self.bound(self.named(args, kwargs) if args else kwargs)
+        arrays, torch_in, _ = self.bind_call(self.named(args, kwargs) if args else kwargs)
         return arrays, torch_in
 
-    def bound(self, kwargs: dict[str, Any]) -> tuple[Arrays, bool, Seen]:
+    def bind_call(self, kwargs: dict[str, Any]) -> tuple[Arrays, bool, Seen]:
         """Return what `bind` does, and what was seen of the arguments, which other threads do not change."""
         arrays: Arrays = {}
         torch_in = False
@@ -126,13 +126,13 @@ class InputChecker:
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
         return arrays, torch_in, (seen, plan)
 
-    def repeated(self, call: Seen, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
+    def repeated(self, call: Seen, functions: SessionFunctions, answerer: Answerer, *, as_torch: bool) -> Repeated:
         """Return a function for further calls like one that was bound and answered."""
         seen, plan = call
         more = plan.casts or plan.fills or plan.boxes or plan.rows or plan.ordered
         if seen is None or more or (as_torch and self._tensor is None):
             return never
-        return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
+        return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, functions, answerer)
 
     def check(self, arrays: Arrays) -> None:
         """Check a subset of the inputs as `bind` does; others may be missing.
@@ -347,7 +347,7 @@ class InputChecker:
                     raise self._mismatch(spec.name, value, fixed, f"{length}")
             elif not (skip and index == 0) and lengths.setdefault(axis, length) != length:
                 expected = self._limits.as_elsewhere(axis, index, lengths[axis])
-                raise self._mismatch(spec.name, value, expected, f"{length}")
+                raise self._mismatch(spec.name, value, expected, f"{length}", self._limits.to_keep_apart())
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
         """Return the type to convert a value to, or None. Only width within a kind of number, booleans where none

@@ -29,6 +29,7 @@ from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import Artifact, AxisRange, CandidateResult, Report, Support
+from optimum_core.types.quantization import Scheme
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
@@ -140,8 +141,9 @@ def _report(
 
 def overflow_notes(quantized: str | None) -> tuple[str, ...]:
     """Return the remark on a file of 8-bit products, quantized by another package, that this processor adds in 16."""
-    scheme, _, numbers = (quantized or "").partition("-")
-    if scheme not in ("static", "dynamic") or numbers not in ("int8", "uint8") or not overflows(detect().cpu):
+    scheme = Scheme.parse(quantized) if quantized is not None else None
+    is_8_bit = scheme is not None and not scheme.is_weight_only and scheme.weights in ("int8", "uint8")
+    if not is_8_bit or not overflows(detect().cpu):
         return ()
     return (
         f"it is {quantized}, and this processor, without VNNI or AMX, adds 8-bit products in 16 bits, which overflow "

@@ -138,8 +138,10 @@ def _held_in(place: Path) -> Path | None:
 
 
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
+    from optimum_core.models.sources.files import may_be_repository
+
     directory = Path(path).expanduser()
-    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~", "/")):
+    if directory.exists() or not may_be_repository(path):
         return directory.absolute(), None  # files are opened later too, from whatever directory the process is in then
     from optimum_core.runtime.hub import download_artifact
 

@@ -14,10 +14,10 @@ from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager
-from optimum_core.runtime.absent_device import ForeignSession, limits_of
+from optimum_core.runtime.absent_device import AbsentDeviceSession, why_absent
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
-from optimum_core.types import SessionRequest
+from optimum_core.types import Session, SessionRequest
 from optimum_core.types.support import Offer, device_type
 
 
@@ -47,11 +47,10 @@ def open_model(
         UnavailableError: that backend is not here, and no other one opens it.
     """
     refused: dict[str, SessionError] = {}
+    opener = _Opener(manifest=manifest, directory=directory, plugins=plugins, source=source, is_stated=is_stated)
     for place in _places(manifest, plugins, target):
         try:
-            model = _opened(
-                manifest, directory, place, Opening(target=target, options=options), plugins, source, is_stated
-            )
+            model = opener.open(place, Opening(target=target, options=options))
         except SessionError as error:
             if not place.stands_in:
                 raise
@@ -77,50 +76,56 @@ class _Place:
     stands_in: bool = False
 
 
-def _opened(
-    manifest: Manifest,
-    directory: Path,
-    place: _Place,
-    opening: Opening,
-    plugins: PluginManager,
-    source: Any,
-    is_stated: bool,
-) -> AcceleratedModel:
-    """Return the model in one place.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opener:
+    """Opener of one artifact in several places; `is_stated` as in `open_model`."""
 
-    Raises:
-        OptimumError: it does not open there.
-    """
-    opening = replace(opening, precision=place.precision)
-    artifact = manifest.artifact(directory)
-    cls = named_after(manifest.model.class_name)
-    if (limits := limits_of(plugins.supports(detect()).get(place.backend), place.device)) is not None:
-        foreign = ForeignSession(
-            backend=place.backend, device=place.device, inputs=artifact.inputs, outputs=artifact.outputs,
-            why=limits[0], remedy=limits[1],
-        )  # fmt: skip
-        return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
-    asked = SessionRequest(
-        backend=place.backend,
-        artifact=artifact,
-        device=place.device,
-        hardware=detect(),
-        precision=place.precision,
-        level=manifest.level,
-        streams=manifest.streams if manifest.streams > 1 else None,
-        shapes=manifest.prepared,
-        source=source,
-        options=_options(manifest, place.backend) if opening.options is None else opening.options,
-    )
-    try:
-        session = open_session(plugins, asked)
-    except PrecisionError as error:
-        if is_stated or place.precision == FULL_PRECISION:
-            raise
-        _say_what_computes_instead(manifest, error)
-        session = open_session(plugins, replace(asked, precision=FULL_PRECISION))
-        opening = replace(opening, precision=FULL_PRECISION)
-    return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
+    manifest: Manifest
+    directory: Path
+    plugins: PluginManager
+    source: Any
+    is_stated: bool
+
+    def open(self, place: _Place, opening: Opening) -> AcceleratedModel:
+        """Return the model in one place.
+
+        Raises:
+            OptimumError: it does not open there.
+        """
+        session, precision = self._session(place, opening.options)
+        cls = named_after(self.manifest.model.class_name)
+        opening = replace(opening, precision=precision)
+        return cls(self.manifest, self.directory, session, plugins=self.plugins, source=self.source, opening=opening)
+
+    def _session(self, place: _Place, options: Mapping[str, Any] | None) -> tuple[Session, str]:
+        """Return a session, and the precision that it computes in."""
+        manifest, artifact = self.manifest, self.manifest.artifact(self.directory)
+        if (absence := why_absent(self.plugins.supports(detect()).get(place.backend), place.device)) is not None:
+            why, remedy = absence
+            absent = AbsentDeviceSession(
+                backend=place.backend, device=place.device, inputs=artifact.inputs, outputs=artifact.outputs, why=why,
+                remedy=remedy,
+            )  # fmt: skip
+            return absent, place.precision
+        asked = SessionRequest(
+            backend=place.backend,
+            artifact=artifact,
+            device=place.device,
+            hardware=detect(),
+            precision=place.precision,
+            level=manifest.level,
+            streams=manifest.streams if manifest.streams > 1 else None,
+            shapes=manifest.prepared,
+            source=self.source,
+            options=_options(manifest, place.backend) if options is None else options,
+        )
+        try:
+            return open_session(self.plugins, asked), place.precision
+        except PrecisionError as error:
+            if self.is_stated or place.precision == FULL_PRECISION:
+                raise
+            _say_what_computes_instead(manifest, error)
+            return open_session(self.plugins, replace(asked, precision=FULL_PRECISION)), FULL_PRECISION
 
 
 def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
@@ -192,7 +197,7 @@ def _say_what_computes_instead(manifest: Manifest, error: PrecisionError) -> Non
         f"model {manifest.model.name!r} was tuned to compute in {manifest.precision}, and does so in {FULL_PRECISION} "
         f"here: {error.why}; that is no less exact, and was not measured: load(…, retune=True) does",
         TunedElsewhereWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 

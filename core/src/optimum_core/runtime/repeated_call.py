@@ -27,7 +27,7 @@ _ARRAY = np.ndarray
 log = logging.getLogger(__name__)
 
 
-class Run:
+class SessionFunctions:
     """The functions that run a session: through its hook, and its own, where that may take the hook's place.
 
     Verification compares what the hook gives. So the session's own function is compared with it before its first answer
@@ -95,7 +95,7 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     ranges: tuple[tuple[str, int, int], ...],
     floats: tuple[str, ...],
     tensor: type | None,
-    run: Run,
+    functions: SessionFunctions,
     answerer: Answerer,
 ) -> Repeated:
     """Return a function for calls like the one that was seen.
@@ -105,14 +105,14 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
         ranges: inputs whose values have bounds: name, least, greatest.
         floats: inputs that must hold neither NaN nor infinity.
         tensor: torch's class where tensors came; None: arrays.
-        run: runs the session.
+        functions: run the session.
         answerer: makes the answer of the session's arrays.
     """
     as_torch = tensor is not None
     kind: Any = tensor or _ARRAY
-    isfinite, whole = np.isfinite, run.whole
+    isfinite, whole = np.isfinite, functions.whole
     shapes, types = dict(zip(seen[::3], seen[1::3], strict=True)), dict(zip(seen[::3], seen[2::3], strict=True))
-    direct, runners, backend, runner = run.direct or _NO_DIRECT
+    direct, runners, backend, runner = functions.direct or _NO_DIRECT
     making = answerer.made_directly(as_torch=as_torch) if direct is not None else None
     names, convert, build, cls = making or _NO_MAKING
     new: Any = cls and cls.__new__
@@ -164,8 +164,8 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
                 return None
         if making is None or runners.get(backend) is not runner:
             return answerer.answer(whole(arrays), as_torch=as_torch)
-        if not run.is_compared:
-            return answerer.answer(run.compared(arrays, names), as_torch=as_torch)
+        if not functions.is_compared:
+            return answerer.answer(functions.compared(arrays, names), as_torch=as_torch)
         if new is not None:  # before the inference, after which each line of this would cost more
             made = new(cls)
             attributes = made.__dict__

@@ -15,7 +15,7 @@ from typing import Any, Self
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
-from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.absent_device import AbsentDeviceSession
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.not_torch import refuse_move
@@ -90,7 +90,7 @@ class TransformersFace:
     def device(self) -> Any:
         """The device it runs on: a `torch.device` where torch is imported, its name otherwise."""
         torch = sys.modules.get("torch")
-        if torch is None or isinstance(self._session, ForeignSession):
+        if torch is None or isinstance(self._session, AbsentDeviceSession):
             return self._session.device
         return torch.device(self._session.device)
 

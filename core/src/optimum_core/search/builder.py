@@ -17,6 +17,7 @@ from optimum_core.models.decoders.parts import Graph, graphs_of, parts_of
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import Source
 from optimum_core.plan import Way
+from optimum_core.plan.offers import runs_on
 from optimum_core.plugins import PluginManager
 from optimum_core.search.exports import Exported, Exports
 from optimum_core.search.spec import CandidateSpec
@@ -108,7 +109,7 @@ class Builder:
         """Whether the backend says that its runtime ends the process for some models in this precision or scheme."""
         named = {spec.way.precision, spec.config.name if spec.config else ""}
         offers = self.supports[spec.way.backend].offers if spec.way.backend in self.supports else ()
-        return any(named & {*offer.crash_prone} for offer in offers if offer.device == spec.way.device)
+        return any(named & {*offer.crash_prone} for offer in offers if runs_on(offer, spec.way.device))
 
     def for_tower(self, source: Any) -> Builder:
         """Return a builder for a tower of the model, which takes what this one exported before."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from optimum_core.errors import OptimumError, ResourceError
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session, SessionRequest
+from optimum_core.verify import Run
 
 Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
-Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,19 +59,19 @@ class Candidate:
         return isinstance(self.error, ResourceError)
 
     @property
-    def is_true(self) -> bool:
+    def is_correct(self) -> bool:
         """Whether it loaded and agrees with the eager model, however fast it is."""
         return self.run is not None and self.outcome not in ("wrong", "failed")
 
     @property
-    def is_sure(self) -> bool:
+    def is_general(self) -> bool:
         """Whether its export holds for all values: no value-dependent branch was fixed."""
         return not self.branches
 
     @property
     def may_crash(self) -> bool:
         """Whether a call at other lengths or values than the traced ones may end the process."""
-        return not self.is_sure or getattr(self.session, "crash_prone", False)
+        return not self.is_general or getattr(self.session, "crash_prone", False)
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -8,14 +8,14 @@ tried whatever the budget; an axis at which no candidate is correct is restricte
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from optimum_core.errors import OptionError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.measure.workload import tuned_for
+from optimum_core.measure.workload import WorkShape, tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.plan import FULL_PRECISION
@@ -27,15 +27,14 @@ from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
 from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, limits_of
 from optimum_core.search.precision_hint import hint
-from optimum_core.search.race import Race
+from optimum_core.search.race import Decision, Race
 from optimum_core.search.shared_faults import wrong_alike
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.standing import Standing
 from optimum_core.search.trial import failing
-from optimum_core.types import Measurement, Report
+from optimum_core.types import Measurement, PrecisionHint, Report
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.dialogues import Dialogue
-from optimum_core.verify.large_value_cases import WIDE
 from optimum_core.verify.ranges import proved
 
 #: Number of eager calls at every shape whose time a search may take if no budget is stated: a model whose calls are
@@ -73,7 +72,7 @@ class _Search:
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
-        for spec in self._worth_trying():
+        for spec in self._specs_left():
             if (why := self._why_not(spec)) is not None:
                 self._skip(spec, why)
             else:
@@ -88,28 +87,27 @@ class _Search:
         self._prefer_sure()
         if not self.standing.right():
             raise nothing_right(self.context, self.tried, [item for item in self.tried if self.race.may_win(item)])
-        return self._decided()
+        return self._decide()
 
     # Order and selection of specs.
 
-    def _worth_trying(self) -> Iterator[CandidateSpec]:
-        """Yield all specs, unless the earlier winner for a model of this shape is still correct: then only that one and
-        the baseline are tried, here."""
+    def _specs_left(self) -> Iterable[CandidateSpec]:
+        """Try the earlier winner for a model of this shape, and the baseline; return the specs to try after them: none
+        if that winner is still correct."""
         decided = self.context.decided or Decided(spec="")
         known = [spec for spec in self.context.specs if spec.id == decided.spec]
         if not known:
-            yield from self._judging_exports_once(self.context.specs)
-            return
+            return self._judging_exports_once(self.context.specs)
         for spec in dict.fromkeys((*known, *(spec for spec in self.context.specs if spec.is_baseline))):
             self._try(spec, self.context.signature)
         done = {item.spec for item in self.tried}
         rest = [spec for spec in self.context.specs if spec not in done]
-        if not next(item for item in self.tried if item.spec == known[0]).is_true:
-            yield from self._judging_exports_once(rest)
-            return
+        if not next(item for item in self.tried if item.spec == known[0]).is_correct:
+            return self._judging_exports_once(rest)
         self._ended_at = decided.ended_at
         for spec in rest:
             self._skip(spec, "another won for a model of the same shape on this machine before")
+        return ()
 
     def _judging_exports_once(self, specs: Sequence[CandidateSpec]) -> Iterator[CandidateSpec]:
         """Yield the specs in order; but if a wrong optimized export does not show whether the export is to blame, its
@@ -140,7 +138,7 @@ class _Search:
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
         if not self._is_wanted(spec):
-            self._left_out(self.context.budget.needed(spec))
+            self._note_longer_budget(self.context.budget.needed(spec))
             return why
         if not (spec.is_baseline or self.context.budget.allows_in_least(spec)) and self._may_restrict():
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
@@ -156,7 +154,7 @@ class _Search:
         wrong = [item for item in self.tried if item.outcome == "wrong" and item.spec.opens_same_files(spec)]
         if len(wrong) > 1:
             return wrong[0]
-        return next((item for item in wrong if not item.is_sure or self._fails_elsewhere(item)), None)
+        return next((item for item in wrong if not item.is_general or self._fails_elsewhere(item)), None)
 
     def _fails_elsewhere(self, item: Candidate) -> bool:
         """Whether a wrong candidate fails only at other lengths of some axes than the traced ones."""
@@ -170,7 +168,7 @@ class _Search:
     def _is_wanted(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
         return spec == self._owed or self.standing.wants(spec, running)
 
-    def _left_out(self, seconds: float) -> None:
+    def _note_longer_budget(self, seconds: float) -> None:
         """Note that a candidate was not tried for which a budget has to be longer than this."""
         self._ended_at = min(seconds, self._ended_at or seconds)
 
@@ -195,14 +193,14 @@ class _Search:
             # The baseline is the reference itself: one case shows that it runs.
             asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
             trials.compare(candidate, asked, dialogues=self._dialogues(candidate))
-            if candidate.is_true and not self._is_late(candidate):
+            if candidate.is_correct and not self._is_late(candidate):
                 self._time_roughly(candidate)
 
     def _is_late(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
         if not self.context.budget.is_spent or self._is_wanted(candidate.spec, candidate):
             return False
-        self._left_out(self.context.budget.spent)
+        self._note_longer_budget(self.context.budget.spent)
         candidate.give_up("the budget ended while it was tried")
         return True
 
@@ -227,7 +225,7 @@ class _Search:
         return (*cases, *self.references.between(signature, cases))
 
     def _by_values(self) -> set[str]:
-        return {case.name for case in self._cases(self.context.signature) if case.refused or case.name in WIDE}
+        return {case.name for case in self._cases(self.context.signature) if case.refused or case.wide}
 
     def _dialogues(self, candidate: Candidate) -> tuple[Dialogue | PictureText, ...]:
         if not self.context.verify or candidate.signature.decoder is None:
@@ -314,14 +312,14 @@ class _Search:
     def _prefer_sure(self) -> None:
         """Reject candidates whose export took one side of a branch on values, if another without that may win."""
         able = self.standing.right()
-        if not any(item.is_sure for item in able):
+        if not any(item.is_general for item in able):
             return
         for item in able:
-            if not item.is_sure:
+            if not item.is_general:
                 item.outcome, item.problem = "wrong", fixed_to_one_side(item)
                 item.close()
 
-    def _decided(self) -> SearchResult:
+    def _decide(self) -> SearchResult:
         finalists = [item for item in self.tried if item.session is not None]
         shapes = self.context.workload(finalists[0].signature)
         number = f"{len(finalists)} candidate{'' if len(finalists) == 1 else 's'}"
@@ -331,18 +329,34 @@ class _Search:
         by_short_runs = not decision.in_full and self.context.objective != "size"
         self.race.explain(winner, self.tried, [] if by_short_runs else finalists)
         compared = self.references.taken(winner.session, winner.signature, self._cases(winner.signature))
-        left_out = tuple[str, ...]()
-        if self.context.verify and not winner.spec.is_baseline:
-            missed = self.references.left_out(winner.signature)
-            left_out = self.references.words_left_out(winner.signature)
-            if left_out and self.references.ended_at is not None:
-                self._left_out(self.references.ended_at)
-            winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared, missed))
+        left_out = self._limit_to_compared(winner, compared)
         precision = hint(self.context, winner, compared)
         self.tried.sort(key=lambda item: ({"chosen": 0, "slower": 1}.get(item.outcome, 2), score(item.measurements)))
-        passing = [item for item in self.tried if item.failed_transiently]
+        report = self._report(decision, shapes, left_out, precision)
+        return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
+
+    def _limit_to_compared(self, winner: Candidate, compared: tuple[ReferenceCase, ...]) -> tuple[str, ...]:
+        """Set the winner's ranges to the lengths that were compared; return what the budget left out, in words."""
+        if not self.context.verify or winner.spec.is_baseline:
+            return ()
+        missed = self.references.left_out(winner.signature)
+        left_out = self.references.words_left_out(winner.signature)
+        if left_out and self.references.ended_at is not None:
+            self._note_longer_budget(self.references.ended_at)
+        winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared, missed))
+        return left_out
+
+    def _report(
+        self,
+        decision: Decision,
+        shapes: Sequence[WorkShape],
+        left_out: tuple[str, ...],
+        precision: PrecisionHint | None,
+    ) -> Report:
+        winner = decision.winner
+        transient = [item for item in self.tried if item.failed_transiently]
         unfinished = self.standing.ended_before_anything_was_right
-        report = Report(
+        return Report(
             model=self.context.source.name,
             task=self.context.signature.task,
             workload=tuple(shape.name for shape in shapes),
@@ -354,18 +368,17 @@ class _Search:
                 *self.context.signature.notes,
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
-                *limits_of(decision, passing),
+                *limits_of(decision, transient),
                 *left_out_words(self.references.seconds, left_out),
                 *ended_without(self.context.budget.seconds, self.standing),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,
-            settled=decision.settled and not passing and not unfinished,
+            settled=decision.settled and not transient and not unfinished,
             ended_at=self._ended_at,
             left_out=left_out,
-            **self.references.limits(eager=winner.spec.way.is_eager),
+            **self.references.remarks(eager=winner.spec.way.is_eager),
         )
-        return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
 
 
 def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.errors import OptimumError, SessionError, ended
-from optimum_core.generation.model_session import bound, open_session
+from optimum_core.generation.model_session import open_session, run_function
 from optimum_core.plugins import manager
 from optimum_core.types import SessionRequest
 
@@ -79,7 +79,7 @@ def _main(asked: str, answered: str) -> None:
 
 def _answers(request: SessionRequest, calls: Sequence[Mapping[str, Any]]) -> list[object] | OptimumError:
     try:
-        run = bound(manager(), open_session(manager(), request))
+        run = run_function(manager(), open_session(manager(), request))
     except OptimumError as error:
         return error
     return [_answer(run, inputs) for inputs in calls]

@@ -64,9 +64,7 @@ def cross_build(task: CrossBuild) -> SearchResult:
     rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
     who = f"model {context.source.name!r}"
     if any(item.failed_transiently for item in tried):
-        raise ResourceError(
-            who, f"nothing could be built for a reason of the moment:\n{rows}", "make room, and try again"
-        )
+        raise ResourceError(who, f"nothing could be built for a temporary reason:\n{rows}", "make room, and try again")
     raise VerificationError(
         who,
         f"nothing that was built for {context.specs[0].way.backend} is right as far as this machine can tell:\n{rows}",

@@ -21,9 +21,9 @@ def nothing_right(
     who, budget = f"model {context.source.name!r}", context.budget
     rows = "\n".join(f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in tried)
     eager = "keep it eager (target='torch')" if context.source.format is None else "run it as before"
-    passing = next((item for item in able if item.failed_transiently), None)
-    if passing is not None:
-        why = f"nothing could be built for a reason of the moment: {passing.problem}\n{rows}"
+    transient = next((item for item in able if item.failed_transiently), None)
+    if transient is not None:
+        why = f"nothing could be built for a temporary reason: {transient.problem}\n{rows}"
         return ResourceError(who, why, "free room on the disk or memory, and try again; TMPDIR may name another disk")
     if not any(item.artifact is not None or item.outcome == "skipped" for item in able):
         remedy = f"{eager}, change what the exporters name, or pass another target"

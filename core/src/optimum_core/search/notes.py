@@ -43,12 +43,12 @@ def left_out_words(seconds: float, left_out: Sequence[str]) -> Iterator[str]:
         )
 
 
-def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:
-    """Yield what the winner is not, how rough its figures are, and what failed for a reason of the moment."""
+def limits_of(decision: Decision, transient: Sequence[Candidate]) -> Iterator[str]:
+    """Yield what the winner is not, how rough its figures are, and what failed for a temporary reason."""
     winner = decision.winner
     yield from winner.fidelity.notes if winner.fidelity is not None else ()
     yield from (axis.note for axis in winner.signature.fixed)
-    if not winner.is_sure:
+    if not winner.is_general:
         yield f"NOT right for all values: {fixed_to_one_side(winner)}"
     if not decision.in_full:
         yield "the budget was spent before the last measurement: short runs decided, and figures are rough"
@@ -56,5 +56,5 @@ def limits_of(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]
         rough = "figures are rough"
         kept = rough if decision.settled else "the choice is not sure, and will be made anew at the next call"
         yield f"the machine was busy while candidates were timed: {decision.disturbance}; {kept}"
-    for item in passing:
-        yield f"{item.spec.name} failed for a reason of the moment, and is tried again at the next call: {item.problem}"
+    for item in transient:
+        yield f"{item.spec.name} failed for a temporary reason, and is tried again at the next call: {item.problem}"

@@ -35,13 +35,13 @@ def hint(context: SearchContext, winner: Candidate, cases: tuple[ReferenceCase, 
     with watched(context.emit, "measure", f"{spec.name}, for comparison only"):
         _try(context.trials, candidate, winner, cases)
     worst = candidate.fidelity.worst if candidate.fidelity is not None else None
-    timed = candidate.is_true and candidate.measurements
+    timed = candidate.is_correct and candidate.measurements
     return PrecisionHint(
         precision=spec.way.precision,
         backend=spec.way.backend,
         time_ratio=candidate.relative_time if timed else None,
         error=worst.relative_error if worst is not None and math.isfinite(worst.relative_error) else None,
-        verified=candidate.is_true,
+        verified=candidate.is_correct,
     )
 
 
@@ -68,7 +68,7 @@ def _try(trials: TrialRunner, candidate: Candidate, winner: Candidate, cases: tu
             trials.build(candidate)
             trials.open(candidate)
             trials.compare(candidate, cases)
-            if candidate.is_true:
+            if candidate.is_correct:
                 trials.time([winner, candidate], _EFFORT)
                 candidate.relative_time = _ratio(candidate, winner)
     except OptimumError:

@@ -117,7 +117,7 @@ class Race:
         """
         if self.context.objective == "size":
             return
-        sure = [item for item in rivals if item.is_sure]
+        sure = [item for item in rivals if item.is_general]
         self._close_behind(sure)
         if len(sure) < len(rivals):
             self._close_behind(rivals, spared=sure)
@@ -211,7 +211,7 @@ class Race:
 
     def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
         """Record why the winner won, and how far behind it the other correct candidates are."""
-        rivals = [item for item in tried if item.is_true and self.may_win(item)]
+        rivals = [item for item in tried if item.is_correct and self.may_win(item)]
         best, unit = _WORDS.get(self.context.objective, ("fastest", "time"))
         if self.context.decided is not None and winner.spec.id == self.context.decided.spec:
             winner.problem = "it won for a model of the same shape on this machine before"

@@ -29,7 +29,7 @@ _CALLS = 3
 _LITTLE = 1.0
 
 
-class Limits(TypedDict):
+class EagerRemarks(TypedDict):
     """Fields of a report; see there."""
 
     remembers: bool
@@ -62,13 +62,15 @@ class References:
     _beyond: float = 0.0
     _dialogues: tuple[Dialogue | PictureText, ...] | None = None
 
-    def limits(self, *, eager: bool) -> Limits:
+    def remarks(self, *, eager: bool) -> EagerRemarks:
         """Return the fields of a report that say where the chosen candidate is not as eager.
 
         Args:
             eager: whether that is the eager model itself.
         """
-        return Limits(remembers=self._remembers and not eager, minds_gradients=self._minds_gradients and not eager)
+        return EagerRemarks(
+            remembers=self._remembers and not eager, minds_gradients=self._minds_gradients and not eager
+        )
 
     def drawn(self, signature: ModelSignature, shapes: Sequence[WorkShape] = ()) -> tuple[ReferenceCase, ...]:
         """Return cases with inputs that the signature was not traced with, the traced shape first.

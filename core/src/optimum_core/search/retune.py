@@ -177,24 +177,40 @@ def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fide
 def _decided(
     trials: TrialRunner, call: CarriedCall, tried: Sequence[Candidate], work: tuple[WorkShape, ...]
 ) -> Manifest:
-    manifest, true = call.manifest, [item for item in tried if item.is_true]
-    if not true:
+    manifest, correct = call.manifest, [item for item in tried if item.is_correct]
+    if not correct:
         rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
         raise VerificationError(
             f"artifact of {manifest.model.name!r}",
             f"nothing here runs it as eager did:\n{rows}",
             "accelerate the model on this machine",
         )
-    trials, work = _timed_where_taken(trials, true, work)
+    trials, work = _timed_where_taken(trials, correct, work)
     with other_load(detect().cpu.usable_cores) as load:
-        trials.time(true, Effort())
-    winner = min(true, key=lambda item: score(item.measurements))
-    for item in true:
+        trials.time(correct, Effort())
+    winner = min(correct, key=lambda item: score(item.measurements))
+    for item in correct:
         item.behind = score(item.measurements) / score(winner.measurements)
     winner.outcome, winner.behind, winner.problem = "chosen", None, "fastest on this machine"
+    way, kept = winner.spec.way, winner.spec.level == _TUNED
+    return replace(
+        manifest,
+        backend=way.backend,
+        device=way.device,
+        precision=way.precision,
+        session_options=manifest.session_options if kept else {},
+        prepared=manifest.prepared if kept else (),
+        streams=manifest.streams if kept else 1,
+        hardware=detect(),
+        report=_report(manifest, winner, tried, work, disturbance(correct, load.cores, Effort())),
+    )
+
+
+def _report(
+    manifest: Manifest, winner: Candidate, tried: Sequence[Candidate], work: tuple[WorkShape, ...], disturbed: str
+) -> Report:
     fixed = manifest.report.fixed if manifest.report is not None else ()
-    disturbed = disturbance(true, load.cores, Effort())
-    report = Report(
+    return Report(
         model=manifest.model.name,
         task=manifest.task,
         workload=tuple(shape.name for shape in work),
@@ -208,25 +224,13 @@ def _decided(
         ),
         fixed=fixed,
     )
-    way, kept = winner.spec.way, winner.spec.level == _TUNED
-    return replace(
-        manifest,
-        backend=way.backend,
-        device=way.device,
-        precision=way.precision,
-        session_options=manifest.session_options if kept else {},
-        prepared=manifest.prepared if kept else (),
-        streams=manifest.streams if kept else 1,
-        hardware=detect(),
-        report=report,
-    )
 
 
 def _timed_where_taken(
-    trials: TrialRunner, true: Sequence[Candidate], work: tuple[WorkShape, ...]
+    trials: TrialRunner, correct: Sequence[Candidate], work: tuple[WorkShape, ...]
 ) -> tuple[TrialRunner, tuple[WorkShape, ...]]:
     """Return a runner and the shapes of the workload that all sessions take; if none, the shape of the carried call."""
-    lengths = [taken for item in true if (taken := getattr(item.session, "lengths", None)) is not None]
+    lengths = [taken for item in correct if (taken := getattr(item.session, "lengths", None)) is not None]
     fitting = tuple(shape for shape in work if all(taken.takes(shape.lengths) for taken in lengths))
     found = fitting or (WorkShape(name="as carried", lengths={}),)
     return replace(trials, workload=lambda _: found), found

@@ -21,7 +21,7 @@ def wrong_alike(tried: Sequence[Candidate], spec: CandidateSpec, by_values: Coll
     """
     seen: dict[_Reason, Candidate] = {}
     for item in tried:
-        if item.outcome != "wrong" or not item.is_sure or _runtime(item.spec) != _runtime(spec):
+        if item.outcome != "wrong" or not item.is_general or _runtime(item.spec) != _runtime(spec):
             continue
         reason = _reason(item)
         if not reason or any(case not in by_values for case, _, _ in reason):

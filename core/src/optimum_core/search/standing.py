@@ -28,12 +28,12 @@ class Standing:
         Args:
             besides: one whose trial goes on.
         """
-        return [item for item in self.tried if item is not besides and item.is_true and self.race.may_win(item)]
+        return [item for item in self.tried if item is not besides and item.is_correct and self.race.may_win(item)]
 
     def owes_nothing(self, running: Candidate | None = None) -> bool:
         """Whether a stated budget is over and there is a result, or something was built and compared, or far behind; if
         only one of these is so, the time must have been enough for the other."""
-        has_result = any(item.is_sure for item in self.right(running))
+        has_result = any(item.is_general for item in self.right(running))
         has_built = any(item.was_judged and not item.spec.way.is_eager for item in self.tried if item is not running)
         if has_result and has_built:
             return self.budget.is_spent
@@ -49,7 +49,7 @@ class Standing:
         if spec.is_baseline:
             return True
         right = self.right(running)
-        built = [item for item in right if item.is_sure and not item.spec.way.is_eager]
+        built = [item for item in right if item.is_general and not item.spec.way.is_eager]
         wanting = not right if spec.way.is_eager else not (built or self.owes_nothing(running))
         return wanting or (spec.prepared and self._twin_leads(spec, running))
 
@@ -67,12 +67,12 @@ class Standing:
     def nothing_built_is_wanted(self) -> bool:
         """Whether something that was built is right, or too slow to win; or nothing was built that may win."""
         built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
-        return not built or any(item.is_true or item.far_behind for item in built)
+        return not built or any(item.is_correct or item.far_behind for item in built)
 
     @property
     def ended_before_anything_was_right(self) -> bool:
         """Whether a stated budget ended before anything was built that agrees with eager."""
-        return not any(item.is_true or item.far_behind for item in self.built) and self.owes_nothing()
+        return not any(item.is_correct or item.far_behind for item in self.built) and self.owes_nothing()
 
     @property
     def built(self) -> list[Candidate]:

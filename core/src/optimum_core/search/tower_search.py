@@ -153,7 +153,7 @@ def _workload(signature: ModelSignature) -> tuple[WorkShape, ...]:
 def _why_not(result: SearchResult) -> str:
     """Return the reason why the eager tower won: that of the best of the others."""
     others = [item for item in result.tried if not item.spec.way.is_eager]
-    best = min(others, key=lambda item: (not item.is_true, item.outcome == "skipped"), default=None)
+    best = min(others, key=lambda item: (not item.is_correct, item.outcome == "skipped"), default=None)
     return f"{best.spec.name}: {best.reason}" if best is not None else "no backend exports it"
 
 

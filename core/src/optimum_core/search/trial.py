@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import OptimumError, fault_of_the_moment
 from optimum_core.generation.generator_workload import timed_call
-from optimum_core.generation.model_session import GenerativeSession, bound, open_session
+from optimum_core.generation.model_session import GenerativeSession, open_session, run_function
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.stopwatch import Emit, one_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
@@ -19,10 +19,10 @@ from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
 from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
-from optimum_core.search.candidate import Candidate, Run
+from optimum_core.search.candidate import Candidate
 from optimum_core.search.child_run import run_in_child
 from optimum_core.types import Fidelity, Session, SessionRequest
-from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify import ReferenceCase, Run, verify
 from optimum_core.verify.quantized import verify_quantized
 
 if TYPE_CHECKING:  # they import torch, without which an artifact is tuned
@@ -78,7 +78,7 @@ class TrialRunner:
             start = time.perf_counter()
             candidate.session = open_session(self.plugins, candidate.request)
             candidate.load_seconds = time.perf_counter() - start
-            candidate.run = bound(self.plugins, candidate.session)
+            candidate.run = run_function(self.plugins, candidate.session)
         own = candidate.size or 0 if candidate.spec.way.is_eager else 0  # its weights lay in memory before
         candidate.memory = memory.growth + own
         candidate.outcome = "slower"

@@ -112,7 +112,7 @@ class RobustnessTests:
 
 def _needs_files(subject: Subject) -> None:
     if subject.way.is_eager:
-        pytest.skip("the live model stays in its process; the ways by files are tried")
+        pytest.skip("the eager model stays in its process; the ways by files are tried")
 
 
 def _files_to_damage(artifact: Artifact) -> list[str]:

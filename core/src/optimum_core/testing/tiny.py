@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from optimum_core.plugins import manager
 from optimum_core.testing import decoders
 from optimum_core.testing.kinds import tiny_module
 from optimum_core.types import Artifact, ExportRequest, Fidelity, TensorSpec
-from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify import ReferenceCase, Run, verify
 from optimum_core.verify.reference import reference_cases
-
-Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)

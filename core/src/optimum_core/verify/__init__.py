@@ -18,6 +18,7 @@ from optimum_core.error_scales import relative_error
 from optimum_core.verify.comparison import (
     TOLERANCES,
     ReferenceCase,
+    Run,
     Tolerance,
     compare,
     failed,
@@ -29,6 +30,7 @@ from optimum_core.verify.comparison import (
 __all__ = [
     "TOLERANCES",
     "ReferenceCase",
+    "Run",
     "Tolerance",
     "compare",
     "failed",

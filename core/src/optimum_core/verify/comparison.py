@@ -19,6 +19,8 @@ from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.types.tensors import is_batch
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+#: Runs a model once, from inputs to outputs by name.
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,7 @@ _STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 _KEPT_BYTES = 2**24
 
 #: Tolerance for comparison of form alone.
-ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
+NO_LIMIT = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
 
 
 def tolerance_of(precision: str) -> Tolerance:
@@ -83,6 +85,7 @@ class ReferenceCase:
             out: candidates in fp32, or more, alone are compared.
         sensitive: by output that rounding alone changes, mask of the rows where it does: a difference in them is noted,
             and no fault. Of an output whose first axis is no input's, and of whole numbers, all rows count.
+        wide: whether whole numbers have more bits than some runtimes compute in, whatever the export.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
         written: the inputs that the eager model changes in place, as a candidate may.
         factors: by output of tiny numbers, what it is multiplied by to be compared.
@@ -100,6 +103,7 @@ class ReferenceCase:
     large: bool = False
     short: bool = False
     sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    wide: bool = False
     refused: bool = False
     written: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -107,8 +111,12 @@ class ReferenceCase:
     undrawn: bool = False
 
 
+#: Makes the case of a call by its name, its inputs, and the eager model's outputs.
+MakeCase = Callable[[str, Arrays, Arrays], ReferenceCase]
+
+
 def verify(
-    run: Callable[[Arrays], Mapping[str, Any]],
+    run: Run,
     cases: tuple[ReferenceCase, ...],
     outputs: tuple[TensorSpec, ...],
     *,
@@ -144,9 +152,7 @@ class _Lifetimes:
         self._kept: list[tuple[ReferenceCase, str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._room = _KEPT_BYTES
 
-    def noting(
-        self, run: Callable[[Arrays], Mapping[str, Any]], case: ReferenceCase
-    ) -> Callable[[Arrays], Mapping[str, Any]]:
+    def noting(self, run: Run, case: ReferenceCase) -> Run:
         """Return the candidate, whose outputs are kept."""
 
         def noted(inputs: Arrays) -> Mapping[str, Any]:
@@ -169,7 +175,7 @@ class _Lifetimes:
 
 
 def _compare_case(
-    run: Callable[[Arrays], Mapping[str, Any]],
+    run: Run,
     case: ReferenceCase,
     outputs: tuple[TensorSpec, ...],
     tolerance: Tolerance,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,9 @@ from optimum_core.models.signatures.edge_values import (
     rows_without,
 )
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, ReferenceCase, sensitive_outputs
+from optimum_core.verify.comparison import Arrays, MakeCase, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
-
-Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 
 HALVES = "floats in halves, some equal, and a row of zeros"
 ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
@@ -48,17 +46,17 @@ class _Call:
     numbers: bool = False
 
 
-def edge_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+def edge_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> Iterator[ReferenceCase]:
     """Yield the cases that the eager model takes, and whose NaN and infinity rounding does not move.
 
     Args:
-        answered: makes the case of a name, inputs and outputs.
+        make_case: makes the case of a name, inputs and outputs.
     """
     for made in _calls(module, signature):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of a deviation of nothing
-                found = answered(made.name, made.inputs, outputs_unwatched(module, made.inputs))
+                found = make_case(made.name, made.inputs, outputs_unwatched(module, made.inputs))
                 otherwise = outputs_with_noise(module, made.inputs)
         except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
             log.info("%s is left out: eager refuses it: %r", made.name, error)

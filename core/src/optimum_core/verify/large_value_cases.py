@@ -4,7 +4,7 @@ or round towards zero where eager rounds down."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,40 +23,38 @@ from optimum_core.models.signatures.large_values import (
     refusable_inputs,
 )
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, ReferenceCase, sensitive_outputs
+from optimum_core.verify.comparison import Arrays, MakeCase, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
-
-Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 
 LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
 NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
 LEAST = {"i": "the least whole numbers of 8 or 16 bits"}
 ENDS = {"i": "whole numbers up to the greatest of their type"}
-#: Cases of whole numbers with more bits than some runtimes compute in.
-WIDE = frozenset({LARGE["i"], ENDS["i"]})
 REFUSED = "which eager refuses"
 _CHANGES = ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs), (ENDS, end_inputs))
+#: Changes after which whole numbers have more bits than some runtimes compute in.
+_WIDE = (large_inputs, end_inputs)
 
 
-def large_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+def large_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> Iterator[ReferenceCase]:
     """Yield the cases that the eager model takes, and answers with finite numbers; then those that it has to refuse.
 
     Args:
-        answered: makes the case of a name, inputs and outputs.
+        make_case: makes the case of a name, inputs and outputs.
     """
     for names, change in _CHANGES:
         for kind, name in names.items():
             inputs = change(module, signature, Case(name=name, padding="none", seed=97), kind)
-            if inputs is not None and (found := _answered(module, name, inputs, answered)) is not None:
-                yield found
+            if inputs is not None and (found := _answered(module, name, inputs, make_case)) is not None:
+                yield replace(found, wide=kind == "i" and change in _WIDE)
     for name, inputs in negative_alone(module, signature, Case(name=NEGATIVE["i"], padding="none", seed=97)):
-        if (found := _answered(module, f"{NEGATIVE['i']} in {name}", inputs, answered)) is not None:
+        if (found := _answered(module, f"{NEGATIVE['i']} in {name}", inputs, make_case)) is not None:
             yield found
-    yield from _refused_cases(module, signature, answered)
+    yield from _refused_cases(module, signature, make_case)
 
 
-def _refused_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+def _refused_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> Iterator[ReferenceCase]:
     """Yield calls that the eager model refuses for a whole number, and that pass the check of a call."""
     for words, inputs in refusable_inputs(module, signature, Case(name=REFUSED, padding="none", seed=98)):
         try:
@@ -65,16 +63,16 @@ def _refused_cases(module: Any, signature: ModelSignature, answered: Answered) -
             continue
         except Exception as error:  # noqa: BLE001 - an error of the model's, of any type
             log.info("%s: %r", words, error)
-            yield replace(answered(f"{words}, {REFUSED}", inputs, {}), large=True, refused=True)
+            yield replace(make_case(f"{words}, {REFUSED}", inputs, {}), large=True, refused=True)
 
 
-def _answered(module: Any, name: str, inputs: Arrays, answered: Answered) -> ReferenceCase | None:
+def _answered(module: Any, name: str, inputs: Arrays, make_case: MakeCase) -> ReferenceCase | None:
     """Return the case of a call; None: the eager model refuses it, or answers with other than finite numbers."""
     try:
         outputs = outputs_unwatched(module, inputs)
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
             return None
-        found = answered(name, inputs, outputs)
+        found = make_case(name, inputs, outputs)
         return replace(found, large=True, sensitive=sensitive_outputs(found, outputs_with_noise(module, inputs)))
     except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
         log.info("%s is left out: eager refuses it: %r", name, error)

@@ -18,6 +18,7 @@ from optimum_core.models.data.batches import Batches
 from optimum_core.turns import turn_lent
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
+from optimum_core.verify.comparison import Run
 from optimum_core.verify.model_use import noting_use
 
 #: The allowed loss if a metric is given and no drop is stated.
@@ -28,8 +29,6 @@ DEFAULT_RISE = "1%"
 UP_TO_ONE = ("accuracy", "f1")
 _IGNORED = -100  # transformers' label of positions that do not count
 _ROUNDING = 1e-9  # error of a value in floating point
-
-Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Judged(Protocol):

@@ -7,7 +7,7 @@ nearness to the eager model is measured on unseen data, all of it together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from optimum_core import error_scales
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.verify.comparison import (
-    ANY,
-    Arrays,
+    NO_LIMIT,
     ReferenceCase,
+    Run,
     Tolerance,
     compare,
     failed,
@@ -26,8 +26,6 @@ from optimum_core.verify.comparison import (
     tolerance_of,
     verify,
 )
-
-Run = Callable[[Arrays], Mapping[str, Any]]
 
 
 def verify_quantized(
@@ -58,14 +56,14 @@ def verify_quantized(
     tolerance = tolerance_of(precision)
     if agreement is not None:
         tolerance = Tolerance(relative=tolerance.relative, cosine=tolerance.cosine, agreement=agreement)
-    form = verify(run, drawn, outputs, precision=precision, tolerance=ANY)
+    form = verify(run, drawn, outputs, precision=precision, tolerance=NO_LIMIT)
     wrong = tuple(result for result in form.results if not result.passed)
     label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
     meant = tuple(case for case in drawn if case.empty is None)
     return Fidelity(
         precision=precision,
         tolerance=tolerance.relative,
-        results=wrong or _together(run, unseen or meant, outputs, tolerance if binding else ANY, label, ties=ties),
+        results=wrong or _together(run, unseen or meant, outputs, tolerance if binding else NO_LIMIT, label, ties=ties),
         formed=0 if wrong else len(drawn),
     )
 

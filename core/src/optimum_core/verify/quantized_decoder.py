@@ -19,7 +19,7 @@ from optimum_core.generation.decoder_session import Decoder
 from optimum_core.models.references.eager_dialogues import PictureText, written
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.verify.comparison import (
-    ANY,
+    NO_LIMIT,
     Arrays,
     ReferenceCase,
     Tolerance,
@@ -75,14 +75,14 @@ def verify_decoder(
     """
     tolerance = tolerance_of(precision)
     limits = tolerance if agreement is None else replace(tolerance, agreement=agreement)
-    form = verify(run, reference.drawn, reference.outputs, precision=precision, tolerance=ANY)
+    form = verify(run, reference.drawn, reference.outputs, precision=precision, tolerance=NO_LIMIT)
     wrong = tuple(result for result in form.results if not result.passed)
     results = list(wrong)
     if not wrong:
         results += [_remembers(drives, dialogue, tolerance_of(arithmetic)) for dialogue in reference.dialogues]
     if all(result.passed for result in results):
-        results.append(_near(drives, reference, limits if binding else ANY))
-        results += [_near_behind(drives, text, limits if binding else ANY) for text in reference.behind]
+        results.append(_near(drives, reference, limits if binding else NO_LIMIT))
+        results += [_near_behind(drives, text, limits if binding else NO_LIMIT) for text in reference.behind]
     return Fidelity(
         precision=precision,
         tolerance=tolerance.relative,

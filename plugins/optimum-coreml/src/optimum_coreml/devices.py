@@ -12,6 +12,7 @@ from typing import Any
 from optimum_core.backend import limits, missing, present, read_options, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+from optimum_core.types.support import device_type
 
 BACKEND = "coreml"
 FORMAT = "coreml"
@@ -49,7 +50,7 @@ def units_of(device: str) -> str:
     Raises:
         OptionError: there are none of that name.
     """
-    found = DEVICES.get(device.lower().partition(":")[0])
+    found = DEVICES.get(device_type(device))
     if found is None:
         raise OptionError(f"backend '{BACKEND}'", f"unknown device {device!r}", f"use one of: {', '.join(DEVICES)}")
     return found

@@ -8,7 +8,7 @@ from optimum_core.backend import check_export, exported, foreign_errors, no_opti
 from optimum_core.backend.tracing import exported_program, flat_module, ready_to_trace, sample_tensors
 from optimum_core.errors import ExportError
 from optimum_core.types import Artifact, ExportRequest
-from optimum_inc.machine import BACKEND, PROGRAM
+from optimum_inc.devices import BACKEND, PROGRAM
 from optimum_inc.programs import axis_problems, save
 
 _REMEDY = "use another backend, or fix the axis"

@@ -23,7 +23,7 @@ import torch
 from optimum_core.backend import detect, export_request, manager, matching_layers, overflows
 from optimum_core.errors import OptionError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_inc.machine import BACKEND, PROGRAM
+from optimum_inc.devices import BACKEND, PROGRAM
 from optimum_inc.programs import register_operators
 
 _WHO = f"backend '{BACKEND}', training"

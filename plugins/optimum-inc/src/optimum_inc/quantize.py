@@ -36,9 +36,9 @@ from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.types import Array, Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import programs, to_onnx
 from optimum_inc.arrays import tensor_of
+from optimum_inc.devices import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.integer import choose, quantize_products
 from optimum_inc.layers import kept_nodes
-from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
 from optimum_inc.silencing import quiet
 from optimum_inc.trained import has_ranges, with_stored_weights

@@ -5,7 +5,7 @@
 | RTN | | Neural Compressor's `quant_tensor` |
 | GPTQ | Frantar et al. 2022, arXiv:2210.17323 | Neural Compressor's `GPTQ.fasterquant` |
 | HQQ | Badri & Shaji 2023, https://mobiusml.github.io/hqq_blog/ | Neural Compressor's `optimize_weights_proximal` |
-| AWQ | Lin et al. 2023, arXiv:2306.00978 | ours: Neural Compressor's searches in blocks of a live model |
+| AWQ | Lin et al. 2023, arXiv:2306.00978 | ours: Neural Compressor's searches in blocks of a model in memory |
 
 GPTQ and AWQ need only sums over the inputs of a layer: XᵀX gives the squared error of its outputs exactly.
 """

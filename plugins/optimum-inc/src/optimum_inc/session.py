@@ -13,7 +13,7 @@ from optimum_core.backend import check_names, closed, described, no_options
 from optimum_core.errors import OptionError, SessionError, first_line
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_inc.arrays import tensor_of
-from optimum_inc.machine import BACKEND, PACKAGE
+from optimum_inc.devices import BACKEND, PACKAGE
 from optimum_inc.package import facts_of, open_package, place_problem
 from optimum_inc.programs import specs_problem
 from optimum_inc.silencing import quiet

@@ -14,9 +14,9 @@ import numpy as np
 from optimum_core.backend import check_names, check_turn, closed, described, read_input
 from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.types import Array, JoinedRow, SessionRequest, StateSpec, TensorSpec
+from optimum_ort.devices import BACKEND
 from optimum_ort.interface import check_interface
 from optimum_ort.memory import Graph, Memory, empty_memory, joined_memory
-from optimum_ort.providers import BACKEND
 from optimum_ort.runtime import RUNTIME_ERRORS
 from optimum_ort.session import opened
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from optimum_core.backend import foreign_errors, present, read_options, versions
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, StateSpec, Step
+from optimum_ort.devices import BACKEND, Provider, find_build, parse_device
 from optimum_ort.options import GraphLevel, OrtOptions
-from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
 from optimum_ort.schemes import quantization_of
 from optimum_ort.storage import (
     DATA,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optimum_core.backend import run_own
 from optimum_core.hookspecs import hookimpl
-from optimum_ort.providers import BACKEND, support
+from optimum_ort.devices import BACKEND, support
 
 if TYPE_CHECKING:
     from optimum_core.types import (

@@ -14,9 +14,9 @@ from typing import Any
 from optimum_core.backend import foreign_errors
 from optimum_core.errors import OptionError, SessionError, is_momentary
 from optimum_core.types import Artifact
+from optimum_ort.devices import CPU
 from optimum_ort.layers import Kept, kept_layers, name_nodes
 from optimum_ort.options import OrtOptions
-from optimum_ort.providers import CPU
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, write_model
 from optimum_ort.symbolic_shapes import infer_shapes
 

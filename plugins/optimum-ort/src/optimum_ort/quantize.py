@@ -34,11 +34,11 @@ from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, StateSpec
 from optimum_ort.attention import NotRecognizedError
 from optimum_ort.calibration import PERCENTILE
+from optimum_ort.devices import BACKEND, find_build
 from optimum_ort.floats import quantize_floats
 from optimum_ort.integer import choose, quantize_dynamic, quantize_static
 from optimum_ort.merging import merge_products
 from optimum_ort.preparation import Prepared, prepare
-from optimum_ort.providers import BACKEND, find_build
 from optimum_ort.shared_cache import share_cache
 from optimum_ort.storage import wants_external_data, write_model, written_files
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights

@@ -11,8 +11,8 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from optimum_core.errors import SessionError
+from optimum_ort.devices import BACKEND, Provider, check_provider_options
 from optimum_ort.options import OrtOptions
-from optimum_ort.providers import BACKEND, Provider, check_provider_options
 
 # On Windows, it reports its use to Microsoft unless told not to; users can enable it again.
 onnxruntime.disable_telemetry_events()

@@ -29,9 +29,9 @@ import onnxruntime
 from optimum_core.backend import check_names, closed, described, read_input, read_options
 from optimum_core.errors import SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_ort.devices import BACKEND, Provider, parse_device
 from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
-from optimum_ort.providers import BACKEND, Provider, parse_device
 from optimum_ort.runtime import RUNTIME_ERRORS, leave_pairs, open_session, session_options
 from optimum_ort.schemes import exact_sums, float_products
 

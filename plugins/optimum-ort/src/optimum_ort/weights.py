@@ -13,8 +13,8 @@ from typing import Any
 from optimum_core.backend import silence
 from optimum_core.errors import UnavailableError
 from optimum_core.types import QuantizeConfig
+from optimum_ort.devices import BACKEND
 from optimum_ort.layers import Kept
-from optimum_ort.providers import BACKEND
 from optimum_ort.quantization_tools import quantization
 from optimum_ort.rewriter import PRODUCTS, Rewriter, channel_axis
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ExportError, ended
-from optimum_ort.providers import BACKEND
+from optimum_ort.devices import BACKEND
 from optimum_ort.storage import write_model
 
 

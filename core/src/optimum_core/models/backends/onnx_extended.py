@@ -15,9 +15,9 @@ from optimum_core.models.backends.onnx_divisions import guard_divisions
 from optimum_core.models.sources.onnx_graph import (
     copy_external,
     external_files,
+    id_range,
     precision_of,
     read_graph,
-    rows_looked_up,
 )
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
@@ -109,8 +109,7 @@ def _spec(value: Any, proto: Any, who: str) -> TensorSpec:
     axes = tuple(
         axis.dim_value or _axis(value.name, index, axis.dim_param) for index, axis in enumerate(tensor.shape.dim)
     )
-    rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
-    least, greatest = (None, None) if rows is None else (0, rows - 1)
+    least, greatest = id_range(proto, value.name, dtype)
     return TensorSpec(
         name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest,
         default=text_default(value.name, len(axes)),

@@ -25,7 +25,7 @@ from optimum_core.models.backends.onnx_surgery import (
     taken_branch,
     weight_bytes,
 )
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
+from optimum_core.models.sources.onnx_graph import external_files, id_range, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, StateSpec, Step, TensorSpec
 from optimum_core.types.state import CROSS, CROSS_INPUTS, DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
@@ -243,8 +243,7 @@ def _spec(value: Any, proto: Any) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = tensor_dtype_to_np_dtype(tensor.elem_type).name
     axes = tuple(axis.dim_value or _axis(value.name, index) for index, axis in enumerate(tensor.shape.dim))
-    rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
-    least, greatest = (None, None) if rows is None else (0, rows - 1)
+    least, greatest = id_range(proto, value.name, dtype)
     return TensorSpec(
         name=value.name, dtype=dtype, shape=axes, default="ones" if value.name == _MASK else None, least=least,
         greatest=greatest,

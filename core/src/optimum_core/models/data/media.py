@@ -71,8 +71,14 @@ class MediaReader:
 
     def reads(self, medium: str) -> bool:
         """Whether the processor is one of pictures, or of sounds."""
-        part, mark = (self._pictures, "image_mean") if medium == "picture" else (self._sounds, "sampling_rate")
-        return hasattr(part, mark)
+        if medium == "sound":
+            return hasattr(self._sounds, "sampling_rate")
+        return hasattr(self._pictures, "image_mean") or self._is_of_timm
+
+    @property
+    def _is_of_timm(self) -> bool:
+        """Whether the processor wraps timm's transforms: it takes pictures of PIL alone, and gives tensors of torch."""
+        return hasattr(self._pictures, "val_transforms")
 
     def check(self, item: Any, number: int) -> None:
         """Refuse a picture or sound that the model does not take, as far as that shows before it is processed.
@@ -147,6 +153,11 @@ class MediaReader:
             picture = _upright(picture).convert(_MODES.get(self._channels, "RGB"))
         if self._channels not in (1, 4) and (not _is_pil(picture) or min(picture.size) in _CHANNELS):
             picture, form = _colours(np.asarray(picture)), {"input_data_format": "channels_last"}
+        if self._is_of_timm:
+            from PIL import Image
+
+            images = picture if _is_pil(picture) else Image.fromarray(picture)
+            return {name: np.asarray(value) for name, value in self._pictures(images=images).items()}
         made: Mapping[str, Any] = self._pictures(images=picture, return_tensors="np", **form)
         return made
 

@@ -303,13 +303,19 @@ def _positions(facts: Facts) -> int:
 def _picture_size(facts: Facts) -> tuple[int, int]:
     size = facts.get("image_size", "img_size", "input_size", part="vision")
     if size is None:
-        size = _processor_size(facts.processor)
+        size = _size_of_timm(facts.get("pretrained_cfg", part="vision")) or _processor_size(facts.processor)
     if isinstance(size, Mapping):
         edge = size.get("shortest_edge", size.get("longest_edge", 224))
         size = (size.get("height", edge), size.get("width", edge))
     if isinstance(size, list | tuple):
         return int(size[0]), int(size[-1])
     return (int(size), int(size)) if size else (224, 224)
+
+
+def _size_of_timm(described: Any) -> tuple[int, int] | None:
+    """Return height and width, of a description that models of timm have: channels, height and width."""
+    size = described.get("input_size") if isinstance(described, Mapping) else None
+    return (int(size[1]), int(size[2])) if isinstance(size, list | tuple) and len(size) == 3 else None
 
 
 def _processor_size(processor: Any) -> Any:

@@ -22,7 +22,8 @@ MANY = 33
 
 _NOT_ALL = "the eager model takes some other lengths, but not all that were tried"
 
-Runs = dict[tuple[str, int], Shapes | None]
+#: The outputs' shapes by axis and length, other axes as traced; None: the eager model refuses the length.
+ShapesAt = dict[tuple[str, int], Shapes | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +33,14 @@ class Settled:
     Attributes:
         layout: axes that do not vary are fixed; lengths to trace with all differ.
         configured: by axis, the length that the configuration and the samples say, before lengths were made to differ.
-        runs: the outputs' shapes at other lengths, by axis and length.
+        shapes: those of the outputs at other lengths.
         ranges: the lengths that the eager model takes, for axes with a limit.
         fixed: axes that are fixed though the eager model takes some other lengths.
     """
 
     layout: Layout
     configured: Mapping[str, int]
-    runs: Runs
+    shapes: ShapesAt
     ranges: Mapping[str, AxisRange]
     fixed: tuple[FixedAxis, ...] = ()
 
@@ -82,7 +83,7 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     configured = {**layout.lengths, **layout.stated}
     before = layout
     ranges: dict[str, AxisRange] = {}
-    runs: Runs = {}
+    runs: ShapesAt = {}
     refused = layout
     for axis in layout.axes:
         tried = _tried(trials, layout, axis, ranges)
@@ -99,7 +100,7 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
         layout, runs = _at(layout, configured), {}
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
     fixed = fixed_axes(refused, layout, _NOT_ALL)
-    return Settled(layout=layout, configured=configured, runs=runs, ranges=ranges, fixed=fixed)
+    return Settled(layout=layout, configured=configured, shapes=runs, ranges=ranges, fixed=fixed)
 
 
 def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:
@@ -109,11 +110,11 @@ def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:
     return layout
 
 
-def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRange]) -> Runs:
+def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRange]) -> ShapesAt:
     """Return the runs of an axis at two other lengths, or as near to them as the eager model takes."""
     here = layout.lengths[axis]
     longer, shorter = lengths_beside(layout, axis)
-    runs: Runs = {(axis, length): trials.shapes(layout, {axis: length}) for length in (longer, shorter)}
+    runs: ShapesAt = {(axis, length): trials.shapes(layout, {axis: length}) for length in (longer, shorter)}
     if axis in PICTURE or is_batch(axis) or None not in runs.values() or longer <= here:
         return runs
     if runs[axis, longer] is None:
@@ -124,7 +125,7 @@ def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRang
     return runs
 
 
-def _varies(trials: Trials, layout: Layout, axis: str, tried: Runs, found: AxisRange | None, patch: int) -> bool:
+def _varies(trials: Trials, layout: Layout, axis: str, tried: ShapesAt, found: AxisRange | None, patch: int) -> bool:
     """Whether an axis runs at two other lengths, and at those next to its own."""
     others = [length for (_, length), shapes in tried.items() if shapes is not None]
     if len(others) < 2:
@@ -147,7 +148,7 @@ def _apart(layout: Layout) -> Layout:
     return replace(layout, lengths=lengths) if lengths != dict(layout.lengths) else layout
 
 
-def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[Layout, Runs]:
+def _again(trials: Trials, before: Layout, apart: Layout, runs: ShapesAt) -> tuple[Layout, ShapesAt]:
     """Try the axes at lengths that differ; fix an axis that is refused there at its previous length."""
     moved = [axis for axis in before.axes if apart.lengths[axis] != before.lengths[axis]]
     if trials.shapes(apart, {}) is None:
@@ -155,7 +156,7 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[L
         for axis in [axis for axis in before.axes if before.lengths[axis] in same and not is_batch(axis)]:
             before = before.pinned(axis, before.lengths[axis])
         return before, runs
-    again: Runs = {}
+    again: ShapesAt = {}
     for axis in apart.axes:
         beside = lengths_beside(apart, axis) if axis in moved else [n for name, n in runs if name == axis]
         again.update({(axis, length): trials.shapes(apart, {axis: length}) for length in beside if length})
@@ -172,7 +173,7 @@ def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisR
     for axis in settled.layout.axes:
         if is_batch(axis) or axis == "choices":
             continue
-        ran = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
+        ran = [length for (name, length), shapes in settled.shapes.items() if name == axis and shapes is not None]
         ran.append(settled.layout.lengths[axis])
         if (
             axis not in (*ranges, *_STEPS)

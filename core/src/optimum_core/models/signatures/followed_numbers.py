@@ -23,10 +23,10 @@ class Listener(Protocol):
     """A listener to comparisons. Both methods are called by a method that the model's code called."""
 
     def compared(self, name: str, left: Term, right: Term) -> None:
-        """Hear of a comparison, by the name of its method."""
+        """Record a comparison, by the name of its method."""
 
     def looked_up(self, name: str, size: Term) -> None:
-        """Hear of a size that code compares with numbers unseen: of a container, or after making it a plain one."""
+        """Record a size that code compares with numbers unseen: of a container, or after making it a plain one."""
 
 
 def followed(number: Any, listener: Listener, term: Term | None = None) -> Any:

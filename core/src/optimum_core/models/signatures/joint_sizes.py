@@ -14,8 +14,8 @@ import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.axes import PICTURE
-from optimum_core.models.signatures.size_branches import Runs, results_at
-from optimum_core.models.signatures.size_records import Sides
+from optimum_core.models.signatures.size_branches import results_at
+from optimum_core.models.signatures.size_records import ComparisonsAt, Sides
 from optimum_core.models.signatures.size_terms import Array
 from optimum_core.models.signatures.switches import LONGEST
 
@@ -29,19 +29,19 @@ Grid = Sequence[Array]
 
 
 def joint_switches(
-    compared: Runs, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
+    comparisons_at: ComparisonsAt, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
 ) -> tuple[Mapping[str, int], ...]:
     """Return pairs of lengths at which a comparison of sizes has another result than at the traced lengths, and than
     with either of the two alone; and each once more one step nearer to these, where the result is still the usual one.
 
     Args:
-        compared: returns the comparisons of a run at some lengths.
+        comparisons_at: returns the comparisons of a run at some lengths.
         beside: other lengths to try an axis at.
     """
     found: list[Mapping[str, int]] = []
     for first, second in combinations(layout.axes, 2):
         pair = _Pair(layout, first, second, beside)
-        for lengths in pair.turns(compared):
+        for lengths in pair.turns(comparisons_at):
             nearer = {axis: n + (1 if n < layout.lengths[axis] else -1) for axis, n in lengths.items()}
             found += [lengths, *([nearer] if all(n != layout.lengths[axis] for axis, n in nearer.items()) else [])]
     return tuple(found)
@@ -76,12 +76,12 @@ class _Pair:
     def _longest(self, layout: Layout, axis: str) -> int:
         return max(min(layout.longest(axis), LONGEST), layout.lengths[axis])
 
-    def turns(self, compared: Runs) -> list[dict[str, int]]:
+    def turns(self, comparisons_at: ComparisonsAt) -> list[dict[str, int]]:
         """Return the nearest pairs of lengths at which some comparison turns out otherwise by both."""
         (first, second), (here, there), (a, b) = self._axes, self._here, self._others
         if a == here or b == there:
             return []
-        base, moved, other = compared({first: here}), compared({first: a}), compared({second: b})
+        base, moved, other = comparisons_at({first: here}), comparisons_at({first: a}), comparisons_at({second: b})
         sites = [
             site
             for site in base.keys() & moved.keys() & other.keys()
@@ -89,7 +89,7 @@ class _Pair:
         ]
         if not sites:
             return []
-        both = compared({first: a, second: b})
+        both = comparisons_at({first: a, second: b})
         runs = base, moved, other, both
         # The same comparison stands in every layer.
         distinct = {(site[2], tuple(run[site] for run in runs)) for site in sites if site in both}

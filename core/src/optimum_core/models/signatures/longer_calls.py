@@ -21,7 +21,7 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.models.signatures.axes import LONG, MANY, PICTURE
+from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, ShapesAt
 from optimum_core.models.signatures.eager_trials import PATIENCE, Shapes
 from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types import AxisRange
@@ -100,7 +100,7 @@ class _Recorder(TorchFunctionMode):
 
 def longer_switches(
     module: Any, layout: Layout, arrays: Mapping[str, Any], ranges: Mapping[str, AxisRange]
-) -> tuple[dict[str, int], dict[tuple[str, int], Shapes | None]]:
+) -> tuple[dict[str, int], ShapesAt]:
     """Return by named axis the greatest length at which eager takes the steps of the traced one, where it lies beyond
     those that are compared in any case; and the outputs' shapes one beyond.
 
@@ -110,7 +110,7 @@ def longer_switches(
         return {}, {}
     turns: dict[str, int] = {}
     base: Steps | None = None
-    beyond: dict[tuple[str, int], Shapes | None] = {}
+    beyond: ShapesAt = {}
     for axis in layout.axes:
         if axis in PICTURE:
             continue  # sizes that no patch and no window divides are compared in any case

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.signatures.size_branches import Runs, nearest_turns, turns_along
+from optimum_core.models.signatures.size_branches import beyond, nearest_turns, turns_along
+from optimum_core.models.signatures.size_records import ComparisonsAt
 
 #: Most lengths that are returned.
 MOST = 6
@@ -19,7 +20,7 @@ Lengths = Mapping[str, int]
 
 
 def nested_switches(
-    compared: Runs,
+    comparisons_at: ComparisonsAt,
     layout: Layout,
     beside: Callable[[Layout, str], tuple[int, ...]],
     turns: Mapping[str, tuple[int, ...]],
@@ -28,31 +29,33 @@ def nested_switches(
     at the traced lengths; at most `MOST`.
 
     Args:
-        compared: returns the comparisons of a run at some lengths.
+        comparisons_at: returns the comparisons of a run at some lengths.
         beside: other lengths to try an axis at.
         turns: by axis, lengths L at which a comparison has another result than at L + 1, other axes as traced.
     """
-    search = _Search(compared, layout, beside)
-    found = [lengths for axis in turns for turn in turns[axis] for lengths in search.beyond({}, axis, turn)]
+    search = _Search(comparisons_at, layout, beside)
+    found = [lengths for axis in turns for turn in turns[axis] for lengths in search.made_beyond({}, axis, turn)]
     return tuple({tuple(sorted(lengths.items())): lengths for lengths in found}.values())[:MOST]
 
 
 class _Search:
     """The search for one model, each of whose axes is moved at most once."""
 
-    def __init__(self, compared: Runs, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]) -> None:
-        self._compared, self._layout = compared, layout
+    def __init__(
+        self, comparisons_at: ComparisonsAt, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
+    ) -> None:
+        self._comparisons_at, self._layout = comparisons_at, layout
         self._beside = {axis: beside(layout, axis) for axis in layout.axes}
 
-    def beyond(self, lengths: Lengths, axis: str, turn: int) -> Iterator[Lengths]:
+    def made_beyond(self, lengths: Lengths, axis: str, turn: int) -> Iterator[Lengths]:
         """Yield the lengths at which comparisons turn that are made only beyond a turn of one axis.
 
         Args:
             lengths: those of other axes at which it turns there.
         """
         here = self._layout.lengths[axis]
-        there = {**lengths, axis: _beyond(turn, here)}
-        if self._compared(there).keys() == self._compared(lengths or {axis: here}).keys():
+        there = {**lengths, axis: beyond(turn, here)}
+        if self._comparisons_at(there).keys() == self._comparisons_at(lengths or {axis: here}).keys():
             return
         for other in self._layout.axes:
             if other not in there:
@@ -62,13 +65,8 @@ class _Search:
         """Yield the lengths at which comparisons turn along one axis, others being `there`, that do not turn where
         these are as traced."""
         here, beside = self._layout.lengths[axis], self._beside[axis]
-        found = turns_along(lambda length: self._compared({**there, axis: length}), here, beside)
-        alone = turns_along(lambda length: self._compared({axis: length}), here, beside)
+        found = turns_along(lambda length: self._comparisons_at({**there, axis: length}), here, beside)
+        alone = turns_along(lambda length: self._comparisons_at({axis: length}), here, beside)
         for turn in nearest_turns(found.keys() - alone.keys(), here):
-            yield {**there, axis: _beyond(turn, here)}
-            yield from self.beyond(there, axis, turn)
-
-
-def _beyond(turn: int, here: int) -> int:
-    """Return the length next to where a comparison turns, on the other side than the traced one."""
-    return turn if turn < here else turn + 1
+            yield {**there, axis: beyond(turn, here)}
+            yield from self.made_beyond(there, axis, turn)

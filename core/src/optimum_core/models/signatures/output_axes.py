@@ -13,7 +13,7 @@ from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
-from optimum_core.models.signatures.axes import Runs
+from optimum_core.models.signatures.axes import ShapesAt
 from optimum_core.models.signatures.eager_trials import Shapes
 from optimum_core.models.signatures.fewer_kept import FewerKept
 from optimum_core.types import TensorSpec
@@ -28,14 +28,14 @@ def output_specs(
     layout: Layout,
     arrays: Mapping[str, Any],
     traced: Mapping[str, Any],
-    runs: Runs,
+    shapes_at: ShapesAt,
     together: Sequence[tuple[Mapping[str, int], Any]],
 ) -> tuple[TensorSpec, ...]:
     """Return the specs of a model's outputs.
 
     Args:
         traced: the outputs at the traced lengths.
-        runs: the outputs' shapes at other lengths, by axis and length.
+        shapes_at: the outputs' shapes at other lengths, by axis and length.
         together: lengths of all axes at once, with the model's output there.
     """
     lengths = {axis: layout.lengths[axis] for axis in layout.axes}
@@ -54,7 +54,7 @@ def output_specs(
     def named(name: str, index: int) -> int | str:
         if (name, index) in by_value:
             return f"{name}.axis{index}"
-        axis = _output_axis(name, index, traced[name], lengths, runs)
+        axis = _output_axis(name, index, traced[name], lengths, shapes_at)
         follows = not isinstance(axis, str) or axis not in lengths or _follows(axis, name, index, elsewhere)
         return axis if follows else f"{name}.axis{index}"
 
@@ -103,12 +103,12 @@ def _shapes(module: Any, inputs: Arrays, mode: AbstractContextManager[Any]) -> S
         return None
 
 
-def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
+def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], shapes_at: ShapesAt) -> int | str:
     """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture, as
     of what several axes move."""
     here = int(tensor.shape[index])
     moved: dict[str, list[tuple[int, int]]] = {}
-    for (axis, length), shapes in runs.items():
+    for (axis, length), shapes in shapes_at.items():
         if shapes is None or axis not in lengths or name not in shapes or len(shapes[name]) <= index:
             continue
         moved.setdefault(axis, []).append((length, shapes[name][index]))

@@ -29,18 +29,14 @@ from optimum_core.models.signatures.axes import (
     reach,
     settle,
 )
+from optimum_core.models.signatures.code_switches import code_switches
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.signatures.eager_trials import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
-from optimum_core.models.signatures.joint_sizes import joint_switches
-from optimum_core.models.signatures.longer_calls import longer_switches
 from optimum_core.models.signatures.memory_order import inputs_kept_in_order
-from optimum_core.models.signatures.nested_branches import nested_switches
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
-from optimum_core.models.signatures.size_branches import size_switches
-from optimum_core.models.signatures.size_records import cached_runs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
@@ -273,13 +269,8 @@ def describe(
     elsewhere = list(_answers_elsewhere(module, layout, arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
-    runs = cached_runs(module, layout, arrays)
-    turns = size_switches(runs, layout, lengths_beside)
-    nested = nested_switches(runs, layout, lengths_beside, turns)
-    joint = (*joint_switches(runs, layout, lengths_beside), *nested)
-    longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
-    by_axis = {**settled.runs, **shapes_beyond}
-    turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
+    switches = code_switches(module, layout, arrays, ranges)
+    turns, shapes_at = switches.by_axis, {**settled.shapes, **switches.shapes}
     names, one_row = [item.name for item in layout.inputs], inputs_of_one_row(module, layout, arrays)
     ordered = inputs_kept_in_order(module, layout, arrays)
     specs = [_input_spec(trials, layout, item, values.get(item.name, ValueBounds())) for item in layout.inputs]
@@ -292,7 +283,7 @@ def describe(
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(replace(spec, one_row=spec.name in one_row, contiguous=spec.name in ordered) for spec in specs),
-        outputs=output_specs(module, layout, arrays, flatten(traced_output), by_axis, elsewhere),
+        outputs=output_specs(module, layout, arrays, flatten(traced_output), shapes_at, elsewhere),
         structure=structure,
         layout=layout,
         given=arrays,
@@ -301,8 +292,8 @@ def describe(
         ranges=ranges,
         configured=settled.configured,
         further=further_lengths(settled, ranges, numbers, turns),
-        switches={**turns, "sequence": (*turns.get("sequence", ()), *_switches(numbers, ranges))},
-        joint=joint,
+        switches={**turns, "sequence": (*turns.get("sequence", ()), *_configured_switches(numbers, ranges))},
+        joint=switches.joint,
         patch=patch,
         fixed=(*structural, *settled.fixed),
         caches=tuple(dict.fromkeys((*caches_left_out(module), *caches(structure)))),
@@ -310,11 +301,7 @@ def describe(
     )
 
 
-def _with(turns: tuple[int, ...], further: int | None) -> tuple[int, ...]:
-    return turns if further is None else tuple(sorted({*turns, further}))
-
-
-def _switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
+def _configured_switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
     """Return lengths of texts beyond which the model may compute otherwise. The number of positions is one if the eager
     model takes more: rotary embeddings may then be scaled."""
     bounded = ranges.get("sequence", AxisRange()).greatest is not None

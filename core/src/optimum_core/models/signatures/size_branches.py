@@ -7,13 +7,13 @@ axis, and so at which length the comparison turns out otherwise; runs on both si
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.followed_numbers import ROUNDED
-from optimum_core.models.signatures.size_records import Compared, Sides, Site
+from optimum_core.models.signatures.size_records import Comparisons, ComparisonsAt, Sides, Site
 from optimum_core.models.signatures.size_terms import Array, Fit, Term, evaluate, rounds_otherwise
 from optimum_core.models.signatures.switches import LONGEST
 
@@ -24,31 +24,30 @@ _POWERS = (2, 3)
 #: Most times that the length at which a comparison turns is corrected.
 _CORRECTIONS = 8
 
-#: Returns the comparisons of a run at some lengths, other axes as traced.
-Runs = Callable[[Mapping[str, int]], Compared]
-
 
 def size_switches(
-    compared: Runs, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
+    comparisons_at: ComparisonsAt, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
     """Return by named axis the lengths L for which a comparison of sizes has one result at L and another at L + 1.
 
     Args:
-        compared: returns the comparisons of a run at some lengths.
+        comparisons_at: returns the comparisons of a run at some lengths.
         beside: other lengths to try an axis at.
     """
-    return {axis: turns for axis in layout.axes if (turns := _nearest(compared, axis, layout, beside(layout, axis)))}
+    return {
+        axis: turns for axis in layout.axes if (turns := _nearest(comparisons_at, axis, layout, beside(layout, axis)))
+    }
 
 
-def _nearest(compared: Runs, axis: str, layout: Layout, beside: tuple[int, ...]) -> tuple[int, ...]:
-    def run(length: int) -> Compared:
-        return compared({axis: length})
+def _nearest(comparisons_at: ComparisonsAt, axis: str, layout: Layout, beside: tuple[int, ...]) -> tuple[int, ...]:
+    def run(length: int) -> Comparisons:
+        return comparisons_at({axis: length})
 
     here = layout.lengths[axis]
     base, sites = run(here), turns_along(run, here, beside)
     turns = {_confirmed(run, sites[turn], here, turn) for turn in nearest_turns(sites, here)}
     for turn in nearest_turns(turns, here):  # beyond it other code runs, with comparisons of its own
-        side, away = (turn, -2) if turn < here else (turn + 1, 2)
+        side, away = beyond(turn, here), -2 if turn < here else 2
         there = {site: sides for site, sides in run(side).items() if site not in base}
         if there and side + away > 0:
             turns |= dict(_turns_between(there, run(side + away), side, side + away)).keys()
@@ -60,7 +59,12 @@ def nearest_turns(turns: Iterable[int], here: int) -> list[int]:
     return sorted(turns, key=lambda turn: abs(turn - here))[:MOST]
 
 
-def turns_along(run: Callable[[int], Compared], here: int, beside: tuple[int, ...]) -> dict[int, Site]:
+def beyond(turn: int, here: int) -> int:
+    """Return the length next to where a comparison turns, on the other side than `here`."""
+    return turn if turn < here else turn + 1
+
+
+def turns_along(run: Callable[[int], Comparisons], here: int, beside: tuple[int, ...]) -> dict[int, Site]:
     """Return the lengths L at which a comparison has another result than at L + 1, each with one such comparison.
 
     Args:
@@ -78,7 +82,7 @@ def turns_along(run: Callable[[int], Compared], here: int, beside: tuple[int, ..
     return sites
 
 
-def _turns_between(base: Compared, other: Compared, here: int, there: int) -> Iterator[tuple[int, Site]]:
+def _turns_between(base: Comparisons, other: Comparisons, here: int, there: int) -> Iterator[tuple[int, Site]]:
     """Yield the lengths L for which a comparison has one result at L and another at L + 1, with the comparison: for
     each the nearest on either side of `here`."""
     for site in base.keys() & other.keys():
@@ -108,7 +112,7 @@ def _fitted(lengths: Array, a: float, b: float, *, here: int, there: int) -> Arr
     return a + (b - a) / (there - here) * (lengths - here)
 
 
-def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int) -> int:
+def _confirmed(run: Callable[[int], Comparisons], site: Site, here: int, turn: int) -> int:
     """Return the length at which a comparison turns, by runs on both sides of it; the expected one if they do not tell.
 
     Sizes that follow an axis in no line, such as squares, are followed by lines between ever nearer lengths.
@@ -125,7 +129,7 @@ def _confirmed(run: Callable[[int], Compared], site: Site, here: int, turn: int)
         if _result(site, below) != _result(site, above):
             return guess
         if _result(site, below) == usual:
-            near = guess + 1 if guess >= here else guess
+            near = beyond(guess, here)
         else:
             far = guess if guess >= here else guess + 1
         moves = _values(below) != _values(above)

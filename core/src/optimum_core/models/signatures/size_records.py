@@ -45,7 +45,9 @@ log = logging.getLogger(__name__)
 Site = tuple[str, int, str, int]
 #: Its two sides.
 Sides = tuple[Term, Term]
-Compared = dict[Site, Sides]
+Comparisons = dict[Site, Sides]
+#: Returns the comparisons of a run at some lengths, other axes as traced.
+ComparisonsAt = Callable[[Mapping[str, int]], Comparisons]
 
 #: Functions that return a size of a tensor, or a product of sizes.
 _SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.stride)
@@ -82,7 +84,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, patience: float = math.inf) -> None:
         super().__init__()
         self._patience, self._start, self._busy = patience, time.perf_counter(), time.process_time()
-        self.compared: Compared = {}
+        self.compared: Comparisons = {}
         self._seen: Counter[tuple[str, int, str]] = Counter()
         self._listener = _Listener(self._record)
 
@@ -214,7 +216,7 @@ _FOLLOWED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 
 
-def compared(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Compared:
+def comparisons_of(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Comparisons:
     """Return the comparisons of one run; those until it failed if the eager model refuses the lengths, or until it was
     stopped because it takes long.
 
@@ -238,16 +240,16 @@ def _is_of_remainders(site: Site, sides: Sides) -> bool:
     return site[2] == "__mod__" or any(side.uses("mod") for side in sides)
 
 
-def cached_runs(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Callable[[Mapping[str, int]], Compared]:
+def cached_comparisons(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> ComparisonsAt:
     """Return a function from lengths of axes, others as traced, to the comparisons of a run, each made once."""
-    known: dict[tuple[frozenset[tuple[str, int]], bool], Compared] = {}
+    known: dict[tuple[frozenset[tuple[str, int]], bool], Comparisons] = {}
 
-    def run(lengths: Mapping[str, int]) -> Compared:
+    def run(lengths: Mapping[str, int]) -> Comparisons:
         # The traced lengths are those of every axis; remainders count by the axes that are asked for.
         other = {axis: length for axis, length in lengths.items() if length != layout.lengths[axis]}
         key = frozenset(other.items()), bool(set(lengths) & set(PICTURE))
         if key not in known:
-            known[key] = compared(module, layout, arrays, lengths)
+            known[key] = comparisons_of(module, layout, arrays, lengths)
         return known[key]
 
     return run

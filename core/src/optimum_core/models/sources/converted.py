@@ -72,7 +72,7 @@ class ConvertedSource:
             return self.foreign.adopt(self.files, output)
 
 
-def at_path(model: str) -> ConvertedSource | None:
+def converted_at(model: str) -> ConvertedSource | None:
     """Return the converted model of a path here; None: there is none, or the path may be a hub id. Raises as
     `find_converted`."""
     path = files.local_path(model)

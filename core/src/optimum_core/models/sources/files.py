@@ -100,6 +100,15 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def may_be_repository(name: str, *, with_owner: bool = True) -> bool:
+    """Whether a text may name a repository of the hub, and no path.
+
+    Args:
+        with_owner: only as "owner/name"; False: also by a name alone, as the oldest ones are.
+    """
+    return not name.startswith((".", "~", "/")) and name.count("/") in ((1,) if with_owner else (0, 1))
+
+
 def local_path(model: str) -> Path:
     """Return the path that a model's name may be; whether it exists shows later, since it may be a hub id.
 

@@ -131,6 +131,12 @@ def rows_looked_up(proto: Any, name: str) -> int | None:
     return min(found, default=None)
 
 
+def id_range(proto: Any, name: str, dtype: str) -> tuple[int | None, int | None]:
+    """Return the least and the greatest value of an input of whole numbers that indexes a table; else two None."""
+    rows = rows_looked_up(proto, name) if dtype.startswith("int") else None
+    return (None, None) if rows is None else (0, rows - 1)
+
+
 def table_lengths(proto: Any) -> tuple[int, ...]:
     """Return the lengths of constants that are looked up or cut: of tables of ids and of positions."""
     sizes = {tensor.name: tensor.dims for tensor in proto.graph.initializer}

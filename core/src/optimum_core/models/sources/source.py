@@ -272,7 +272,7 @@ def open_given(
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor, task)
     model = forms.unwrapped(model)
-    if in_memory.kind_of(model) is not None:
+    if in_memory.sentence_class(model) is not None:
         return in_memory.open_object(model, processor)
     if adapters.is_adapted(model):
         return adapters.AdaptedSource(model, processor=processor, trust_remote_code=trust_remote_code)
@@ -300,9 +300,9 @@ def open_source(model: Any, **how: Any) -> Source:
 def _from_path(
     model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None
 ) -> Source | ConvertedSource:
-    from optimum_core.models.sources.converted import at_path, find_converted
+    from optimum_core.models.sources.converted import converted_at, find_converted
 
-    if (converted := at_path(model)) is not None:
+    if (converted := converted_at(model)) is not None:
         return converted
     path = files.local_path(model)
     if path.suffix == ".onnx" and path.is_file() and not is_pointer(path):
@@ -318,7 +318,7 @@ def _from_path(
         return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if path.exists():
         raise files.refuse_file(path, f"model {model!r}")
-    if model.count("/") > 1 or model.startswith((".", "~", "/")):
+    if not files.may_be_repository(model, with_owner=False):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = pretrained.download(model, revision=revision, with_code=trust_remote_code)
     if (converted := find_converted(directory, model)) is not None:

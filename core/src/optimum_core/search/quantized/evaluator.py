@@ -172,7 +172,7 @@ class Evaluator:
             if item.spec.export_key == start and item.outcome != "skipped"
         ]
         if known or way.exported != way.format or not search.verify:
-            return not known or any(item.is_true for item in known)
+            return not known or any(item.is_correct for item in known)
         spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=FULL_PRECISION), route=route)
         candidate = Candidate(spec=spec, signature=search.signature)
         with failing(candidate), search.budget.learning(spec):
@@ -180,7 +180,7 @@ class Evaluator:
             self._trials.open(candidate)
             self._trials.compare(candidate, self._taken(candidate), dialogues=self.dialogues)
         candidate.close()
-        return None if candidate.failed_transiently else candidate.is_true
+        return None if candidate.failed_transiently else candidate.is_correct
 
     def _taken(self, candidate: Candidate) -> tuple[ReferenceCase, ...]:
         """Return the drawn cases, or others of the lengths that the candidate's session takes.

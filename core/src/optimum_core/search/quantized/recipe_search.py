@@ -155,7 +155,7 @@ class _QuantizedSearch:
         )
 
     def _in_order(self, surveyed: Sequence[Surveyed]) -> list[tuple[Recipe, float]]:
-        """Return the recipes worth trying with their expected relative_time, the fastest (or smallest) first."""
+        """Return the recipes worth trying with their expected relative times, the fastest (or smallest) first."""
         ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for item in sorted(surveyed, key=self._rank_of):
@@ -283,7 +283,7 @@ class _QuantizedSearch:
     def _eager_rival(self, unquantized: Candidate) -> list[Candidate]:
         """Return the eager model, open, if it may win and is not the best unquantized model itself."""
         found = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
-        if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_true:
+        if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_correct:
             return []
         if found.spec.way.backend not in self.context.search.choosable:
             return []
@@ -362,7 +362,7 @@ class _QuantizedSearch:
         data, config = self.context.data, winner.spec.config
         yield from promise_notes(self.context.promise, by_function=isinstance(data.metric, Called))
         if self.log.failed_transiently:
-            yield "some recipes failed for a reason of the moment, and are tried again at the next call"
+            yield "some recipes failed for a temporary reason, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":
             yield "ranges are found in every call, so that what is called together may move a near decision"
         if data.calibration is None:

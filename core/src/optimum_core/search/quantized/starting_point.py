@@ -39,7 +39,7 @@ def _fastest_in_full_precision(context: QuantizationContext) -> Candidate | None
         for item in result.tried
         if item.spec.way.precision == FULL_PRECISION
         and item.spec.way.backend in context.search.choosable
-        and item.is_true
+        and item.is_correct
         and item.measurements
         and not item.slower_at
     ]

@@ -23,12 +23,12 @@ _IDLE = frozenset({"Dropout"})
 _REMEDY = "pass its transformer alone: model[0].auto_model, with processor=model.tokenizer"
 
 
-def kind_of(model: Any) -> str | None:
+def sentence_class(model: Any) -> str | None:
     """Return "SentenceTransformer" or "CrossEncoder" for an object of such a class; None for any other."""
-    return kind_of_class(type(model))
+    return sentence_class_of(type(model))
 
 
-def kind_of_class(cls: type) -> str | None:
+def sentence_class_of(cls: type) -> str | None:
     """Return "SentenceTransformer" or "CrossEncoder" for such a class; None for any other."""
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] == PACKAGE and base.__name__ in (SENTENCE_TRANSFORMER, CROSS_ENCODER):
@@ -99,11 +99,11 @@ def open_object(model: Any, processor: Any = None) -> ObjectSource:
         raise SourceError(who, "it has no modules", _REMEDY)
     first, *behind = model.children()
     transformer = getattr(first, "auto_model", None)
-    if not forms.is_module(transformer) or not _gives_hidden_state(first, kind_of(model)):
+    if not forms.is_module(transformer) or not _gives_hidden_state(first, sentence_class(model)):
         kind = type(first).__name__
         raise SourceError(who, f"its first module is a {kind}, and no plain transformer", INSTEAD.get(kind, _REMEDY))
     forms.check_module(transformer)
-    if kind_of(model) == CROSS_ENCODER:
+    if sentence_class(model) == CROSS_ENCODER:
         if behind:
             why = f"a {type(behind[0]).__name__} follows its transformer, which is unknown here"
             raise SourceError(who, why, _REMEDY)

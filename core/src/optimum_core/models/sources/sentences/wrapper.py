@@ -13,7 +13,12 @@ from typing import Any
 import torch
 
 from optimum_core.errors import UnavailableError
-from optimum_core.models.sources.sentences.in_memory import CROSS_ENCODER, PACKAGE, SENTENCE_TRANSFORMER, kind_of_class
+from optimum_core.models.sources.sentences.in_memory import (
+    CROSS_ENCODER,
+    PACKAGE,
+    SENTENCE_TRANSFORMER,
+    sentence_class_of,
+)
 
 _PREFIX = "Accelerated"
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -211,7 +216,7 @@ def accelerated_object(model: Any, fast: Any) -> Any:
 
 def _restored(kinds: tuple[type, type], rest: dict[str, Any], parts: dict[str, Any]) -> Any:
     """Return an object of these kinds, of the model and of its first module, that runs `rest["accelerated"]`."""
-    own = _Scores if kind_of_class(kinds[0]) == CROSS_ENCODER else _Encodes
+    own = _Scores if sentence_class_of(kinds[0]) == CROSS_ENCODER else _Encodes
     made = _empty(own, kinds[0])
     first = _empty(_Runs, kinds[1])
     modules = dict(parts)

@@ -1,4 +1,4 @@
-"""Detection of the installed ONNX Runtime and of the execution providers that this machine can use.
+"""The devices of the installed ONNX Runtime, by the execution providers that this machine can use.
 
 It reads package metadata and the names of shared libraries: nothing here imports onnxruntime, so that a probe stays
 light.

@@ -1,4 +1,4 @@
-"""Capabilities of this backend on a machine, from package metadata and the search path: no import of torch."""
+"""The devices and formats of this backend, from package metadata and the search path: no import of torch."""
 
 from __future__ import annotations
 
