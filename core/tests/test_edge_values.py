@@ -129,6 +129,31 @@ def test_flags_of_rows_are_all_off_in_a_model_of_a_library() -> None:
     assert {"dataset_index all off", "dataset_index all on"} <= cases.keys()
 
 
+class Cleared(torch.nn.Module):
+    """Attention that clears what lies behind the padding where all padding is at the end, as torch's own does."""
+
+    def __init__(self, *, clears: bool = True) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=clears)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> Any:
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_padding_at_the_end_of_rows_is_compared() -> None:
+    torch.manual_seed(0)
+    module = Cleared().eval()
+    padding = torch.tensor([[0, 1, 0, 0, 1, 0], [1, 0, 0, 1, 0, 0]]).bool()
+    signature, cases = _cases(module, {"x": torch.randn(2, 6, 8), "padding": padding})
+    exported = Cleared(clears=False).eval()
+    exported.load_state_dict(module.state_dict())
+    run = lambda inputs: eager_outputs(exported, inputs)  # noqa: E731
+    fidelity = verify(run, tuple(cases.values()), signature.outputs, precision="fp32")
+    assert any(name.startswith("padding off at the beginning of rows") for name in _wrong(fidelity))
+
+
 def test_whole_numbers_stay_within_their_bounds() -> None:
     _, cases = _cases(torch.nn.Embedding(8, 3).eval(), {"input": torch.tensor([[0, 7, 3]])})
     assert "input below the greatest" in cases

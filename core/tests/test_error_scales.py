@@ -113,3 +113,13 @@ def test_rounding_is_not_where_infinity_or_a_small_channel_differs() -> None:
     assert not error_scales.is_rounding(want, want + np.where(np.arange(50) < 25, 0.1, 0.0))
     assert not error_scales.is_rounding(np.array([1.0, np.inf]), np.array([1.0, -np.inf]))
     assert not error_scales.is_rounding(np.array([1.0, 2.0]), np.array([1.0, np.nan]))
+
+
+def test_a_value_near_zero_among_large_ones_by_chance_is_held_to_their_rounding() -> None:
+    """A linear layer with large weights: one sum in a hundred is near zero, and its error is that of its terms."""
+    want = 1e6 * np.random.default_rng(7).standard_normal((13, 8))
+    want[3, 4] = 20.0
+    have = want + 0.2 * np.random.default_rng(8).choice([-1, 1], want.shape)
+    assert compare("case", {}, "output", want, have, tolerance_of("fp32")).passed
+    assert error_scales.cosine(want, np.where(want == 20.0, -20.0, want)) == pytest.approx(1.0)
+    assert error_scales.relative_error(want, np.where(want == 20.0, 20.0 + 5e4, want)) > 1e-2

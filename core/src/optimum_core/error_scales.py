@@ -24,11 +24,15 @@ _HUGE, _GAP = 4, 5
 _MANTISSA, _BIASED, _BIAS = 52, 2048, 1022
 #: Values whose exponents are counted at once.
 _BLOCK = 2**20
+#: Neighbouring exponents that values of one fill, such as masked scores, have at most: no sum of them is near zero by
+#: chance.
+_OF_A_FILL = 2
 #: Least scale of the other values beside huge ones.
 _LEAST_BESIDE = 1e-3
 #: Ratio of the greatest magnitudes of a row or channel and the next, above which they are split.
 _APART = 100.0
-#: Least scale of such a part, as a share of the next greater scale: smaller errors come from the rounding of that.
+#: Least scale of such a part, and of values below others of many magnitudes, as a share of the next greater scale:
+#: smaller errors come from the rounding of that.
 _FLOOR = 1e-3
 #: Errors of which rounding alone is the cause, in two runs of one model that compute the same in another way: among
 #: values of similar magnitude, and in parts, rows and channels beside greater ones that are rounded too.
@@ -91,7 +95,10 @@ def norm_error(want: Floats, have: Floats) -> float:
 def cosine(want: Floats, have: Floats) -> float:
     """Return the least cosine of any part of two outputs as flat vectors; 1.0 where both are zero."""
     want, have = np.atleast_1d(want), np.atleast_1d(have)
-    return min((_cosine(want[part], have[part]) for part, _ in _parts(np.abs(want))), default=1.0)
+    size = np.abs(want)
+    # What is all below its scale is what rounding leaves of greater values: it has no direction.
+    parts = [part for part, scale in _parts(size) if scale <= max(float(size[part].max(initial=0.0)), _LEAST_BESIDE)]
+    return min((_cosine(want[part], have[part]) for part in parts), default=1.0)
 
 
 def agreement(want: Floats, have: Floats, slack: float) -> float:
@@ -149,16 +156,23 @@ def _cosine(want: Floats, have: Floats) -> float:
 
 
 def _parts(size: Floats) -> Iterator[tuple[Any, float]]:
-    """Yield the parts of values of similar magnitude, each with the greatest magnitude in it."""
+    """Yield the parts of values of similar magnitude, each with the scale of its errors: the greatest magnitude in it,
+    but no less than what the rounding of greater values leaves of a sum of such."""
     greatest = float(size.max(initial=0.0))
     edges = _edges(size) if greatest >= 2 ** (_HUGE - 1) else []
     if not edges:
         yield slice(None), max(greatest, LEAST)
         return
-    bounds = [-np.inf, *edges, np.inf]
-    for low, high in pairwise(bounds):
-        part = (size >= low) & (size < high)
-        yield part, max(float(size[part].max()), _LEAST_BESIDE)
+    parts = [(size >= low) & (size < high) for low, high in pairwise([-np.inf, *edges, np.inf])]
+    floors = [*(_rounding_beside(size[part]) for part in parts[1:]), 0.0]
+    for part, floor in zip(parts, floors, strict=True):
+        yield part, max(float(size[part].max()), floor, _LEAST_BESIDE)
+
+
+def _rounding_beside(greater: Floats) -> float:
+    """Return the least scale of the values below these: 0.0 where these are of one fill."""
+    is_fill = len(np.unique(np.frexp(greater)[1])) <= _OF_A_FILL
+    return 0.0 if is_fill else _FLOOR * float(greater.max())
 
 
 def _edges(size: Floats) -> list[float]:

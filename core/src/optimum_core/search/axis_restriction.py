@@ -29,7 +29,7 @@ class Restriction:
         for axis in sorted(self.fixed):
             signature = signature.pinned(axis, _fixed_length(signature, axis))
         for axis, (least, greatest) in sorted(self.limits.items()):
-            why = "the model computes otherwise at other lengths, which this form was exported without"
+            why = "at other lengths this form does not give what the eager model gives"
             signature = limited(signature, axis, greatest, why, least=least)
         return signature
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.bounded_calls import outputs_in_time
+from optimum_core.models.eager.bounded_calls import outputs_unwatched
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.edge_values import (
     all_alike,
     floats_of_any_size,
     halves,
+    in_runs,
     of_one_sign,
     other_numbers,
     rows_without,
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 HALVES = "floats in halves, some equal, and a row of zeros"
 ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
-_SWITCHES, _NOTHING, _NUMBERS = 91, 92, 94
+_SWITCHES, _NOTHING, _NUMBERS, _RUNS = 91, 92, 94, 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def edge_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> I
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of a deviation of nothing
-                found = make_case(made.name, made.inputs, outputs_in_time(module, made.inputs))
+                found = make_case(made.name, made.inputs, outputs_unwatched(module, made.inputs))
                 otherwise = outputs_with_noise(module, made.inputs)
         except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
             log.info("%s is left out: eager refuses it: %r", made.name, error)
@@ -80,6 +81,8 @@ def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
         if inputs is not None:
             yield _Call(name, inputs)
     for words, inputs in all_alike(module, signature, Case(name="", padding="none", seed=_SWITCHES)):
+        yield _Call(words, inputs)
+    for words, inputs in in_runs(module, signature, Case(name="", padding="none", seed=_RUNS)):
         yield _Call(words, inputs)
     for words, inputs in other_numbers(module, signature, Case(name="", padding="none", seed=_NUMBERS)):
         yield _Call(words, inputs)

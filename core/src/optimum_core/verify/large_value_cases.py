@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
-from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
+from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time, outputs_unwatched
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.large_values import (
@@ -69,7 +69,7 @@ def _refused_cases(module: Any, signature: ModelSignature, make_case: MakeCase) 
 def _answered(module: Any, name: str, inputs: Arrays, make_case: MakeCase) -> ReferenceCase | None:
     """Return the case of a call; None: the eager model refuses it, or answers with other than finite numbers."""
     try:
-        outputs = outputs_in_time(module, inputs)
+        outputs = outputs_unwatched(module, inputs)
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
             return None
         found = make_case(name, inputs, outputs)

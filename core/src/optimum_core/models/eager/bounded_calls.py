@@ -56,6 +56,16 @@ class _Checking(TorchFunctionMode):
             self._guard.checks = before
 
 
+def outputs_unwatched(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the eager model's outputs as a caller gets them, once `outputs_in_time` has found that the call ends and
+    may be made: torch leaves its fast path for encoders, with other values at padding, where its functions are watched.
+
+    Raises: as `outputs_in_time`.
+    """
+    outputs_in_time(module, inputs)
+    return eager_outputs(module, inputs)
+
+
 def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the eager model's outputs.
 

@@ -104,7 +104,9 @@ def _is_view(func: Any) -> bool:
 
 
 def _is_float(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+    """Whether something is a tensor of floats that lie one after the other; nested and sparse ones stay as they are."""
+    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return is_float and not value.is_nested and value.layout is torch.strided
 
 
 def _has_places(args: Any) -> bool:

@@ -1,4 +1,5 @@
 """Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off;
+masks that are on or off at the beginning of each row;
 rows that a mask of -inf leaves nothing of; whole numbers that end elsewhere than the samples'."""
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Values = np.ndarray[Any, Any]
 _HALF = 0.5
 #: Values that are there in any case, in steps, those first at which ways to round part.
 _NEAR = np.array([1, -1, 0, 3, -3, 0, 5, -5, 2, -2, 4, -4])
+#: Axes that a mask of rows has, and the places that a row needs to be on and off in.
+_ROWS = 2
 #: Share of values that are made zero, and then of those that are made equal to their neighbours.
 _ZERO, _EQUAL = 0.2, 0.25
 
@@ -69,6 +72,27 @@ def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tu
                 row = array.copy()
                 row[-1] = value
                 yield f"{item.name} all {state} in the last row", {**inputs, item.name: row}
+
+
+def in_runs(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls in which one switch of a plain module is on at the beginning of each row and off behind it, or the
+    other way round, as masks of padding are, with the words for it. No two neighbouring rows end at the same place, and
+    in the second pair of calls no row goes to the end: torch then takes a path of its own for nested tensors."""
+    inputs, plain = signature.draw(case), is_plain(module)
+    for item in signature.layout.inputs if plain else ():
+        array = inputs[item.name]
+        if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+            continue
+        if array.ndim < _ROWS or array.shape[-1] < _ROWS:
+            continue
+        for words, longest in (("", array.shape[-1]), (", none to the end", array.shape[-1] - 1)):
+            ends = longest - np.arange(np.prod(array.shape[:-1], dtype=int)) % longest
+            begins = np.arange(array.shape[-1]) < ends.reshape(*array.shape[:-1], 1)
+            yield f"{item.name} on at the beginning of rows{words}", {**inputs, item.name: begins.astype(array.dtype)}
+            yield (
+                f"{item.name} off at the beginning of rows{words}",
+                {**inputs, item.name: (~begins).astype(array.dtype)},
+            )
 
 
 def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
