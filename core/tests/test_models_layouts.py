@@ -9,8 +9,14 @@ import pytest
 from transformers import (
     BrosConfig,
     BrosModel,
+    EncodecConfig,
+    EncodecModel,
     LiltConfig,
     LiltModel,
+    ParakeetCTCConfig,
+    ParakeetForCTC,
+    VJEPA2Config,
+    VJEPA2ForVideoClassification,
     Wav2Vec2BertConfig,
     Wav2Vec2BertModel,
     WhisperConfig,
@@ -37,6 +43,39 @@ def test_frames_of_any_number_have_their_mask() -> None:
     signature = describe(Wav2Vec2BertModel(config).eval(), name="w2v-bert")
     mask = next(spec for spec in signature.inputs if spec.name == "attention_mask")
     assert (mask.shape, mask.default) == (("batch", "frames"), "ones")
+
+
+def test_bins_of_a_nested_encoder() -> None:
+    """Parakeet's configuration has them under `encoder_config`."""
+    encoder = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+        "num_mel_bins": 24, "conv_kernel_size": 3, "subsampling_conv_channels": 4, "max_position_embeddings": 64,
+    }  # fmt: skip
+    config = ParakeetCTCConfig(vocab_size=16, pad_token_id=15, encoder_config=encoder)
+    signature = describe(ParakeetForCTC(config).eval(), name="parakeet")
+    shapes = {spec.name: spec.shape for spec in signature.inputs}
+    assert shapes == {"input_features": ("batch", "frames", 24), "attention_mask": ("batch", "frames")}
+
+
+def test_a_codec_takes_channels_of_sound() -> None:
+    config = EncodecConfig(
+        hidden_size=16, num_filters=4, num_residual_layers=1, upsampling_ratios=[8, 4], codebook_size=32,
+        codebook_dim=16, num_lstm_layers=1, target_bandwidths=[1.5], sampling_rate=3200, audio_channels=2,
+        normalize=True,
+    )  # fmt: skip
+    signature = describe(EncodecModel(config).eval(), name="encodec")
+    assert [(spec.name, spec.shape) for spec in signature.inputs] == [("input_values", ("batch", 2, "samples"))]
+
+
+def test_films_under_their_other_name() -> None:
+    """V-JEPA2 names them, their number of pictures and their size otherwise than the older models of films."""
+    config = VJEPA2Config(
+        hidden_size=24, num_attention_heads=2, num_hidden_layers=1, crop_size=16, patch_size=8, frames_per_clip=4,
+        pred_hidden_size=24, pred_num_attention_heads=2, pred_num_hidden_layers=1, num_pooler_layers=1, mlp_ratio=1.0,
+    )  # fmt: skip
+    signature = describe(VJEPA2ForVideoClassification(config).eval(), name="vjepa2")
+    (films,) = signature.inputs
+    assert (films.name, films.shape) == ("pixel_values_videos", ("batch", 4, 3, "height", "width"))
 
 
 def test_the_mask_of_a_waveform_is_over_its_samples() -> None:

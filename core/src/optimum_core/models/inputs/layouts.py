@@ -151,14 +151,14 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return _mask(facts)
     if name == "bbox":
         return [_boxes(name, facts)]
-    if name == "pixel_values":
-        return _pixels(facts)
+    if name == "pixel_values" or name == facts.main_input == "pixel_values_videos":
+        return _pixels(name, facts)
     if name == "pixel_mask":
         return [InputLayout(name=name, kind="mask", axes=("batch", "height", "width"), dtype="int64")]
     if name in ("input_values", "input_features"):
         return _sound(name, facts)
     if name == "inputs" and facts.main_input == name:  # bytes of a text, or a picture
-        return [*_text(name, "ids", facts), *(replace(item, name=name) for item in _pixels(facts))]
+        return [*_text(name, "ids", facts), *_pixels(name, facts)]
     return _series(name, facts)
 
 
@@ -202,13 +202,13 @@ def _mask(facts: Facts) -> list[InputLayout]:
     return _text("attention_mask", "mask", facts) if of_words else []
 
 
-def _pixels(facts: Facts) -> list[InputLayout]:
+def _pixels(name: str, facts: Facts) -> list[InputLayout]:
     channels = int(facts.get("num_channels", "in_channels", "in_chans", part="vision", default=3))
     picture: tuple[int | str, ...] = (channels, "height", "width")
-    frames = facts.get("num_frames", part="vision")
-    plain = InputLayout(name="pixel_values", kind="image", axes=("batch", *picture))
+    frames = facts.get("num_frames", "frames_per_clip", part="vision")
+    plain = InputLayout(name=name, kind="image", axes=("batch", *picture))
     if frames:
-        return [InputLayout(name="pixel_values", kind="image", axes=("batch", int(frames), *picture)), plain]
+        return [InputLayout(name=name, kind="image", axes=("batch", int(frames), *picture)), plain]
     return [plain]
 
 
@@ -219,8 +219,9 @@ def _sound(name: str, facts: Facts) -> list[InputLayout]:
     longest = facts.get("max_source_positions", part="audio")
     whole = facts.get("max_length", part="audio")
     waveform = InputLayout(name=name, kind="waveform", axes=("batch", "samples"))
-    if not bins:
-        return [waveform]
+    if not bins:  # codecs take channels, which some of their configurations do not state: one
+        channels = int(facts.get("audio_channels", part="audio", default=1))
+        return [waveform, replace(waveform, axes=("batch", channels, "samples"))]
     by_time = InputLayout(name=name, kind="features", axes=("batch", "frames", int(bins)))
     by_bin = InputLayout(name=name, kind="features", axes=("batch", int(bins), "frames"))
     layouts = [by_bin, by_time]
@@ -301,7 +302,7 @@ def _positions(facts: Facts) -> int:
 
 
 def _picture_size(facts: Facts) -> tuple[int, int]:
-    size = facts.get("image_size", "img_size", "input_size", part="vision")
+    size = facts.get("image_size", "img_size", "input_size", "crop_size", part="vision")
     if size is None:
         size = _size_of_timm(facts.get("pretrained_cfg", part="vision")) or _processor_size(facts.processor)
     if isinstance(size, Mapping):
