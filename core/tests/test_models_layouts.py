@@ -15,6 +15,7 @@ from transformers import (
     LiltModel,
     ParakeetCTCConfig,
     ParakeetForCTC,
+    RTDetrConfig,
     VJEPA2Config,
     VJEPA2ForVideoClassification,
     Wav2Vec2BertConfig,
@@ -78,6 +79,14 @@ def test_films_under_their_other_name() -> None:
     assert (films.name, films.shape) == ("pixel_values_videos", ("batch", 4, 3, "height", "width"))
 
 
+def test_pictures_have_the_size_of_the_anchors() -> None:
+    """RT-DETR with anchors made beforehand takes no other."""
+    config = RTDetrConfig(anchor_image_size=[64, 96])
+    facts = Facts(class_name="Detector", config=config, parameters=("pixel_values",), main_input="pixel_values")
+    lengths = next(alternatives(facts)).lengths
+    assert (lengths["height"], lengths["width"]) == (64, 96)
+
+
 def test_the_mask_of_a_waveform_is_over_its_samples() -> None:
     parameters = "input_features", "attention_mask"
     facts = Facts(class_name="Sound", config=SimpleNamespace(), parameters=parameters, main_input="input_features")
@@ -104,7 +113,8 @@ def test_boxes_are_drawn_within_the_positions_of_a_page(positions: int) -> None:
     assert signature.draw(Case(name="boxes", seed=3))["bbox"].max() < min(positions, 1000)
 
 
-def test_boxes_in_floats_are_as_long_as_configured() -> None:
+def test_boxes_in_floats_have_two_corners() -> None:
+    """As the forward of BROS documents them; it makes the eight numbers of `dim_bbox` from these."""
     signature = describe(BrosModel(BrosConfig(**_TEXT, hidden_size=64, dim_bbox=8)).eval(), name="bros")
     boxes = next(spec for spec in signature.inputs if spec.name == "bbox")
-    assert (boxes.dtype, boxes.shape) == ("float32", ("batch", "sequence", 8))
+    assert (boxes.dtype, boxes.shape) == ("float32", ("batch", "sequence", 4))

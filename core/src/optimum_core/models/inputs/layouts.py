@@ -19,12 +19,34 @@ Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputLayout:
-    """One input: the kind of its values, the element type, and per axis a fixed length or a name."""
+    """One input.
+
+    Attributes:
+        kind: the kind of its values.
+        axes: for each axis a fixed length or a name.
+        dtype: the element type.
+        before: the axes as they were named before any was fixed: rows have padding all the same.
+    """
 
     name: str
     kind: Kind
     axes: tuple[int | str, ...]
     dtype: str = "float32"
+    before: tuple[int | str, ...] = ()
+
+    @property
+    def meaning(self) -> tuple[int | str, ...]:
+        """For each axis what it stands for, also where it is fixed."""
+        return self.before or self.axes
+
+    def renamed(self, names: Mapping[int | str, int | str]) -> InputLayout:
+        """Return the same input with other names of axes."""
+        axes, before = (tuple(names.get(part, part) for part in parts) for parts in (self.axes, self.before))
+        return replace(self, axes=axes, before=before)
+
+    def pinned(self, axis: str, length: int) -> InputLayout:
+        """Return the same input with one axis fixed."""
+        return replace(self.renamed({axis: length}), before=self.meaning) if axis in self.axes else self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +94,13 @@ class Layout:
 
     def pinned(self, axis: str, length: int) -> Layout:
         """Return the same call with one axis fixed."""
-        return self._renamed({axis: length})
+        inputs = tuple(item.pinned(axis, length) for item in self.inputs)
+        return replace(self, inputs=inputs, lengths={**self.lengths, axis: length})
 
     def tied(self, axes: tuple[str, ...]) -> Layout:
         """Return the same call with these axes under the first one's name, since they have one length."""
-        return self._renamed(dict.fromkeys(axes, axes[0]))
-
-    def _renamed(self, names: Mapping[int | str, int | str]) -> Layout:
-        inputs = tuple(replace(item, axes=tuple(names.get(part, part) for part in item.axes)) for item in self.inputs)
-        return replace(self, inputs=inputs)
+        names: dict[int | str, int | str] = dict.fromkeys(axes, axes[0])
+        return replace(self, inputs=tuple(item.renamed(names) for item in self.inputs))
 
 
 def alternatives(facts: Facts) -> Iterator[Layout]:
@@ -150,7 +170,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
     if name == "attention_mask":
         return _mask(facts)
     if name == "bbox":
-        return [_boxes(name, facts)]
+        return _boxes(name, facts)
     if name == "pixel_values" or name == facts.main_input == "pixel_values_videos":
         return _pixels(name, facts)
     if name == "pixel_mask":
@@ -184,11 +204,13 @@ def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
     return [InputLayout(name=name, kind=kind, axes=axes, dtype="int64")]
 
 
-def _boxes(name: str, facts: Facts) -> InputLayout:
-    """Return the layout of boxes in thousandths of a page; or in floats, where the configuration says how many."""
+def _boxes(name: str, facts: Facts) -> list[InputLayout]:
+    """Return layouts of boxes in thousandths of a page; or in floats, by two corners, or by as many numbers as the
+    configuration says."""
     if floats := facts.get("dim_bbox"):
-        return InputLayout(name=name, kind="features", axes=("batch", "sequence", int(floats)))
-    return InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")
+        corners = InputLayout(name=name, kind="features", axes=("batch", "sequence", 4))
+        return [corners, replace(corners, axes=("batch", "sequence", int(floats)))]
+    return [InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")]
 
 
 def _mask(facts: Facts) -> list[InputLayout]:
@@ -302,7 +324,7 @@ def _positions(facts: Facts) -> int:
 
 
 def _picture_size(facts: Facts) -> tuple[int, int]:
-    size = facts.get("image_size", "img_size", "input_size", "crop_size", part="vision")
+    size = facts.get("image_size", "img_size", "input_size", "crop_size", "anchor_image_size", part="vision")
     if size is None:
         size = _size_of_timm(facts.get("pretrained_cfg", part="vision")) or _processor_size(facts.processor)
     if isinstance(size, Mapping):
