@@ -26,7 +26,7 @@ from transformers import (
 
 from optimum_core.models.inputs.facts import Facts
 from optimum_core.models.inputs.layouts import alternatives
-from optimum_core.models.inputs.samples import Case
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.signature import describe
 
 _TEXT: dict[str, Any] = {
@@ -118,3 +118,16 @@ def test_boxes_in_floats_have_two_corners() -> None:
     signature = describe(BrosModel(BrosConfig(**_TEXT, hidden_size=64, dim_bbox=8)).eval(), name="bros")
     boxes = next(spec for spec in signature.inputs if spec.name == "bbox")
     assert (boxes.dtype, boxes.shape) == ("float32", ("batch", "sequence", 4))
+
+
+def test_pictures_have_padding_at_both_edges() -> None:
+    """As processors of detectors pad those of a batch to the greatest height and width among them."""
+    parameters = "pixel_values", "pixel_mask"
+    facts = Facts(class_name="Detector", config=SimpleNamespace(), parameters=parameters, main_input="pixel_values")
+    layout = next(alternatives(facts)).pinned("height", 40)
+    mask = draw(layout, Case(name="padded", lengths={"width": 32}, seed=3))["pixel_mask"]
+    assert mask.shape == (2, 40, 32)
+    assert mask[0].all()
+    assert mask[1, 0].sum() in range(16, 32)
+    assert mask[1, :, 0].sum() in range(20, 40)
+    assert mask[1].sum() == mask[1, 0].sum() * mask[1, :, 0].sum()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.axes import LONG, PICTURE, off_the_grid
+from optimum_core.models.signatures.axes import LONG, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange
 

@@ -14,6 +14,9 @@ from typing import Any, Literal
 from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.facts import Facts
 
+#: The edges of a picture.
+PICTURE = ("height", "width")
+
 Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
 
 
@@ -38,6 +41,11 @@ class InputLayout:
     def meaning(self) -> tuple[int | str, ...]:
         """For each axis what it stands for, also where it is fixed."""
         return self.before or self.axes
+
+    @property
+    def padded(self) -> tuple[int | str, ...]:
+        """The axes along which rows have padding: both edges of a picture, else the last one."""
+        return self.meaning[-2:] if self.meaning[-2:] == PICTURE else self.meaning[-1:]
 
     def renamed(self, names: Mapping[int | str, int | str]) -> InputLayout:
         """Return the same input with other names of axes."""

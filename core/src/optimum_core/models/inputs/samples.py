@@ -53,7 +53,7 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
 
 def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping[str, Any]) -> Arrays:
     masked = [item for item in layout.inputs if item.kind == "mask"]
-    ends = dict.fromkeys(item.meaning[-1] for item in masked)
+    ends = dict.fromkeys(axis for item in masked for axis in item.padded)
     paddings = {axis: _kept(layout, case, axis, rng) for axis in ends if isinstance(axis, str)}
     masks = {item.name: _valid(item, layout.shape(item, case.lengths), case, paddings) for item in masked}
     return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
@@ -99,13 +99,15 @@ def _draw_one(
 def _valid(
     item: InputLayout, shape: tuple[int, ...], case: Case, paddings: Mapping[str, np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    axis = item.meaning[-1]
-    positions = np.arange(shape[-1])
-    if not isinstance(axis, str) or item.meaning[0] != "batch":
-        return np.ones(shape, dtype=bool)
-    kept = paddings[axis]
-    rows = positions < kept[:, None] if case.padding != "left" else positions >= shape[-1] - kept[:, None]
-    return np.broadcast_to(rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1]), shape)
+    valid = np.ones(shape, dtype=bool)
+    if item.meaning[0] != "batch":
+        return valid
+    for place, axis in enumerate(item.padded, start=len(shape) - len(item.padded)):
+        if isinstance(axis, str) and place:
+            positions, kept = np.arange(shape[place]), paddings[axis][:, None]
+            rows = positions < kept if case.padding != "left" else positions >= shape[place] - kept
+            valid &= rows.reshape(shape[0], *[1] * (place - 1), -1, *[1] * (len(shape) - place - 1))
+    return valid
 
 
 def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
