@@ -56,7 +56,7 @@ def empty_row_cases(
 
 
 def _rows(signature: ModelSignature, masks: list[InputLayout]) -> Iterator[_Row]:
-    of_texts = [item for item in masks if "sequence" in str(item.axes[-1])]
+    of_texts = [item for item in masks if "sequence" in str(item.meaning[-1])]
     yield _Row(EMPTY, of_texts)
     yield _Row(SILENT, [item for item in masks if item not in of_texts])
     if len(of_texts) > 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.axes import LONG, PICTURE, off_the_grid
+from optimum_core.models.signatures.axes import LONG, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange
 
@@ -65,8 +66,7 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     if len(layout.axes) > 1:
         everything = {axis: signature.beside(axis)[0] for axis in layout.axes}
         yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
-    if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
-        yield Case(name="left padding", padding="left", seed=seed + 3)
+    yield from _padded_texts(layout, seed + 3)
     yield from _pictures(signature, seed + 4)
     for number, lengths in enumerate(signature.joint):
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
@@ -79,6 +79,15 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
         for number, length in enumerate(signature.further.get(axis, ())):
             if length not in done:
                 yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
+
+
+def _padded_texts(layout: Layout, seed: int) -> Iterator[Case]:
+    """Yield texts with padding otherwise than on the right of half a row at most."""
+    ends = [item.axes[-1] for item in layout.inputs if item.kind == "mask" and item.meaning[-1] == "sequence"]
+    if ends:
+        yield Case(name="left padding", padding="left", seed=seed)
+    if any(isinstance(end, int) for end in ends):  # texts come padded to a fixed length, also short ones
+        yield Case(name="mostly padding", padding="most", seed=seed + 600)
 
 
 def _short_sounds(signature: ModelSignature) -> Iterator[tuple[str, int]]:

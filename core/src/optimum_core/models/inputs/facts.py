@@ -50,7 +50,7 @@ def _parts(config: Any, part: str | None) -> Iterator[Any]:
     names = {
         "text": ("text_config", "decoder", "decoder_config", "encoder"),
         "vision": ("vision_config", "encoder", "backbone_config"),
-        "audio": ("audio_config", "encoder", "speech_config"),
+        "audio": ("audio_config", "encoder", "encoder_config", "speech_config"),
     }
     for name in names.get(part or "", ()):
         child = getattr(config, name, None)

@@ -14,17 +14,47 @@ from typing import Any, Literal
 from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.facts import Facts
 
+#: The edges of a picture.
+PICTURE = ("height", "width")
+
 Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputLayout:
-    """One input: the kind of its values, the element type, and per axis a fixed length or a name."""
+    """One input.
+
+    Attributes:
+        kind: the kind of its values.
+        axes: for each axis a fixed length or a name.
+        dtype: the element type.
+        before: the axes as they were named before any was fixed: rows have padding all the same.
+    """
 
     name: str
     kind: Kind
     axes: tuple[int | str, ...]
     dtype: str = "float32"
+    before: tuple[int | str, ...] = ()
+
+    @property
+    def meaning(self) -> tuple[int | str, ...]:
+        """For each axis what it stands for, also where it is fixed."""
+        return self.before or self.axes
+
+    @property
+    def padded(self) -> tuple[int | str, ...]:
+        """The axes along which rows have padding: both edges of a picture, else the last one."""
+        return self.meaning[-2:] if self.meaning[-2:] == PICTURE else self.meaning[-1:]
+
+    def renamed(self, names: Mapping[int | str, int | str]) -> InputLayout:
+        """Return the same input with other names of axes."""
+        axes, before = (tuple(names.get(part, part) for part in parts) for parts in (self.axes, self.before))
+        return replace(self, axes=axes, before=before)
+
+    def pinned(self, axis: str, length: int) -> InputLayout:
+        """Return the same input with one axis fixed."""
+        return replace(self.renamed({axis: length}), before=self.meaning) if axis in self.axes else self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +102,13 @@ class Layout:
 
     def pinned(self, axis: str, length: int) -> Layout:
         """Return the same call with one axis fixed."""
-        return self._renamed({axis: length})
+        inputs = tuple(item.pinned(axis, length) for item in self.inputs)
+        return replace(self, inputs=inputs, lengths={**self.lengths, axis: length})
 
     def tied(self, axes: tuple[str, ...]) -> Layout:
         """Return the same call with these axes under the first one's name, since they have one length."""
-        return self._renamed(dict.fromkeys(axes, axes[0]))
-
-    def _renamed(self, names: Mapping[int | str, int | str]) -> Layout:
-        inputs = tuple(replace(item, axes=tuple(names.get(part, part) for part in item.axes)) for item in self.inputs)
-        return replace(self, inputs=inputs)
+        names: dict[int | str, int | str] = dict.fromkeys(axes, axes[0])
+        return replace(self, inputs=tuple(item.renamed(names) for item in self.inputs))
 
 
 def alternatives(facts: Facts) -> Iterator[Layout]:
@@ -150,15 +178,15 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
     if name == "attention_mask":
         return _mask(facts)
     if name == "bbox":
-        return [_boxes(name, facts)]
-    if name == "pixel_values":
-        return _pixels(facts)
+        return _boxes(name, facts)
+    if name == "pixel_values" or name == facts.main_input == "pixel_values_videos":
+        return _pixels(name, facts)
     if name == "pixel_mask":
         return [InputLayout(name=name, kind="mask", axes=("batch", "height", "width"), dtype="int64")]
     if name in ("input_values", "input_features"):
         return _sound(name, facts)
     if name == "inputs" and facts.main_input == name:  # bytes of a text, or a picture
-        return [*_text(name, "ids", facts), *(replace(item, name=name) for item in _pixels(facts))]
+        return [*_text(name, "ids", facts), *_pixels(name, facts)]
     return _series(name, facts)
 
 
@@ -184,11 +212,13 @@ def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
     return [InputLayout(name=name, kind=kind, axes=axes, dtype="int64")]
 
 
-def _boxes(name: str, facts: Facts) -> InputLayout:
-    """Return the layout of boxes in thousandths of a page; or in floats, where the configuration says how many."""
+def _boxes(name: str, facts: Facts) -> list[InputLayout]:
+    """Return layouts of boxes in thousandths of a page; or in floats, by two corners, or by as many numbers as the
+    configuration says."""
     if floats := facts.get("dim_bbox"):
-        return InputLayout(name=name, kind="features", axes=("batch", "sequence", int(floats)))
-    return InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")
+        corners = InputLayout(name=name, kind="features", axes=("batch", "sequence", 4))
+        return [corners, replace(corners, axes=("batch", "sequence", int(floats)))]
+    return [InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")]
 
 
 def _mask(facts: Facts) -> list[InputLayout]:
@@ -202,13 +232,13 @@ def _mask(facts: Facts) -> list[InputLayout]:
     return _text("attention_mask", "mask", facts) if of_words else []
 
 
-def _pixels(facts: Facts) -> list[InputLayout]:
+def _pixels(name: str, facts: Facts) -> list[InputLayout]:
     channels = int(facts.get("num_channels", "in_channels", "in_chans", part="vision", default=3))
     picture: tuple[int | str, ...] = (channels, "height", "width")
-    frames = facts.get("num_frames", part="vision")
-    plain = InputLayout(name="pixel_values", kind="image", axes=("batch", *picture))
+    frames = facts.get("num_frames", "frames_per_clip", part="vision")
+    plain = InputLayout(name=name, kind="image", axes=("batch", *picture))
     if frames:
-        return [InputLayout(name="pixel_values", kind="image", axes=("batch", int(frames), *picture)), plain]
+        return [InputLayout(name=name, kind="image", axes=("batch", int(frames), *picture)), plain]
     return [plain]
 
 
@@ -219,8 +249,9 @@ def _sound(name: str, facts: Facts) -> list[InputLayout]:
     longest = facts.get("max_source_positions", part="audio")
     whole = facts.get("max_length", part="audio")
     waveform = InputLayout(name=name, kind="waveform", axes=("batch", "samples"))
-    if not bins:
-        return [waveform]
+    if not bins:  # codecs take channels, which some of their configurations do not state: one
+        channels = int(facts.get("audio_channels", part="audio", default=1))
+        return [waveform, replace(waveform, axes=("batch", channels, "samples"))]
     by_time = InputLayout(name=name, kind="features", axes=("batch", "frames", int(bins)))
     by_bin = InputLayout(name=name, kind="features", axes=("batch", int(bins), "frames"))
     layouts = [by_bin, by_time]
@@ -301,7 +332,7 @@ def _positions(facts: Facts) -> int:
 
 
 def _picture_size(facts: Facts) -> tuple[int, int]:
-    size = facts.get("image_size", "img_size", "input_size", part="vision")
+    size = facts.get("image_size", "img_size", "input_size", "crop_size", "anchor_image_size", part="vision")
     if size is None:
         size = _size_of_timm(facts.get("pretrained_cfg", part="vision")) or _processor_size(facts.processor)
     if isinstance(size, Mapping):

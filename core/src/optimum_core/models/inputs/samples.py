@@ -15,7 +15,10 @@ from optimum_core.models.inputs.variations import Around
 #: Ids from here on are drawn in one case alone: among the last ones, many have a meaning that nothing states.
 ORDINARY = 32768
 
-Padding = Literal["none", "right", "left"]
+#: "most" is right padding of all but a few positions of every row.
+Padding = Literal["none", "right", "left", "most"]
+#: Positions that are left of a row that is mostly padding.
+_FEW = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +44,8 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
     if given:
         drawn = _around(layout, case, rng, given)
     else:
-        paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
+        fixed = [axis for item in layout.inputs for axis in item.before if isinstance(axis, str)]
+        paddings = {axis: _kept(layout, case, axis, rng) for axis in dict.fromkeys((*layout.axes, *fixed))}
         drawn = {item.name: _draw_one(layout, item, case, paddings, rng) for item in layout.inputs}
     # numpy gives masks of three axes strides that a model's `view` refuses.
     return {name: np.asarray(array, order="C") for name, array in drawn.items()}
@@ -49,7 +53,7 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
 
 def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping[str, Any]) -> Arrays:
     masked = [item for item in layout.inputs if item.kind == "mask"]
-    ends = dict.fromkeys(item.axes[-1] for item in masked)
+    ends = dict.fromkeys(axis for item in masked for axis in item.padded)
     paddings = {axis: _kept(layout, case, axis, rng) for axis in ends if isinstance(axis, str)}
     masks = {item.name: _valid(item, layout.shape(item, case.lengths), case, paddings) for item in masked}
     return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
@@ -64,6 +68,8 @@ def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np
     kept[0] = length
     if case.padding == "none":
         kept[:] = length
+    elif case.padding == "most":
+        kept[:] = min(_FEW, length)
     elif rows == 1 and length > 2:
         kept[0] = length - 1  # a mask of ones alone would let a wrong mask pass
     return kept
@@ -93,13 +99,15 @@ def _draw_one(
 def _valid(
     item: InputLayout, shape: tuple[int, ...], case: Case, paddings: Mapping[str, np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    axis = item.axes[-1]
-    positions = np.arange(shape[-1])
-    if not isinstance(axis, str) or item.axes[0] != "batch":
-        return np.ones(shape, dtype=bool)
-    kept = paddings[axis]
-    rows = positions < kept[:, None] if case.padding != "left" else positions >= shape[-1] - kept[:, None]
-    return np.broadcast_to(rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1]), shape)
+    valid = np.ones(shape, dtype=bool)
+    if item.meaning[0] != "batch":
+        return valid
+    for place, axis in enumerate(item.padded, start=len(shape) - len(item.padded)):
+        if isinstance(axis, str) and place:
+            positions, kept = np.arange(shape[place]), paddings[axis][:, None]
+            rows = positions < kept if case.padding != "left" else positions >= shape[place] - kept
+            valid &= rows.reshape(shape[0], *[1] * (place - 1), -1, *[1] * (len(shape) - place - 1))
+    return valid
 
 
 def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.signatures.eager_trials import Shapes, Trials, longest_taken, tables_of
 from optimum_core.models.signatures.switches import LONGEST, Numbers, lengths_around, with_rungs
 from optimum_core.types import AxisRange
 from optimum_core.types.tensors import FixedAxis, is_batch, places_of
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
-PICTURE = ("height", "width")
 #: Length beyond the windows and buckets of most attention patterns; up to here, no case is left out as too slow, unless
 #: a budget is stated.
 LONG = 200

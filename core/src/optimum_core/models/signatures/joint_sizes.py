@@ -12,8 +12,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.signatures.axes import PICTURE
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.signatures.size_branches import results_at
 from optimum_core.models.signatures.size_records import ComparisonsAt, Sides
 from optimum_core.models.signatures.size_terms import Array

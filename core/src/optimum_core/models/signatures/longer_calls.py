@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import flatten
-from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, ShapesAt
+from optimum_core.models.signatures.axes import LONG, MANY, ShapesAt
 from optimum_core.models.signatures.eager_trials import PATIENCE, Shapes
 from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types import AxisRange

@@ -26,9 +26,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from optimum_core.models.eager.calls import ask
-from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.models.signatures.axes import LONG, PICTURE
+from optimum_core.models.signatures.axes import LONG
 from optimum_core.models.signatures.followed_numbers import (
     FUNCTIONS,
     ROUNDED,

@@ -1,0 +1,70 @@
+"""Comparison of models of which an axis is fixed: their texts come padded to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForTokenClassification
+
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.inputs.samples import Arrays
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.types import Fidelity
+from optimum_core.verify import verify
+from optimum_core.verify.reference import reference_cases
+
+Run = Callable[[Arrays], Mapping[str, Any]]
+
+
+def _compared(signature: ModelSignature, module: Any, run: Run) -> Fidelity:
+    return verify(run, reference_cases(module, signature), signature.outputs, precision="fp32")
+
+
+@pytest.mark.parametrize("fixed", [{"sequence": 12}, {"batch": 1}, {"batch": 1, "sequence": 12}])
+def test_a_candidate_without_the_mask_is_wrong(
+    described: Callable[[str], tuple[Any, ModelSignature]], fixed: Mapping[str, int]
+) -> None:
+    module, signature = described("bert")
+    for axis, length in fixed.items():
+        signature = signature.pinned(axis, length)
+
+    def unmasked(inputs: Arrays) -> Mapping[str, Any]:
+        return eager_outputs(module, {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
+
+    assert _compared(signature, module, lambda inputs: eager_outputs(module, inputs)).passed
+    assert not _compared(signature, module, unmasked).passed
+
+
+def test_short_texts_are_compared_at_a_fixed_length(
+    described: Callable[[str], tuple[Any, ModelSignature]],
+) -> None:
+    """A candidate may be right for rows of which half is padding, and wrong where most is."""
+    module, signature = described("bert")
+
+    def wrong(inputs: Arrays) -> Mapping[str, Any]:
+        mask = inputs["attention_mask"].copy()
+        mask[mask.sum(1) < 5] = 1
+        return eager_outputs(module, {**inputs, "attention_mask": mask})
+
+    assert not _compared(signature.pinned("sequence", 12), module, wrong).passed
+
+
+def test_what_stands_at_padding_of_a_fixed_length_means_nothing_in_a_causal_model() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=32, num_labels=3,
+    )  # fmt: skip
+    module = LlamaForTokenClassification(config).eval()
+    signature = describe(module, name="llama").pinned("sequence", 12)
+
+    def other_at_padding(inputs: Arrays) -> Mapping[str, Any]:
+        mask, outputs = inputs["attention_mask"], eager_outputs(module, inputs)
+        is_left = mask[:, -1].all()
+        return {name: np.where(mask[..., None] == 0, 7, array) if is_left else array for name, array in outputs.items()}
+
+    assert _compared(signature, module, other_at_padding).passed
