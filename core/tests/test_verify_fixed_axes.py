@@ -11,13 +11,12 @@ import torch
 from transformers import LlamaConfig, LlamaForTokenClassification
 
 from optimum_core.models.eager.calls import eager_outputs
-from optimum_core.models.inputs.samples import Arrays
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import verify
 from optimum_core.verify.reference import reference_cases
 
-Run = Callable[[Arrays], Mapping[str, Any]]
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def _compared(signature: ModelSignature, module: Any, run: Run) -> Fidelity:
@@ -32,7 +31,7 @@ def test_a_candidate_without_the_mask_is_wrong(
     for axis, length in fixed.items():
         signature = signature.pinned(axis, length)
 
-    def unmasked(inputs: Arrays) -> Mapping[str, Any]:
+    def unmasked(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return eager_outputs(module, {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
 
     assert _compared(signature, module, lambda inputs: eager_outputs(module, inputs)).passed
@@ -45,7 +44,7 @@ def test_short_texts_are_compared_at_a_fixed_length(
     """A candidate may be right for rows of which half is padding, and wrong where most is."""
     module, signature = described("bert")
 
-    def wrong(inputs: Arrays) -> Mapping[str, Any]:
+    def wrong(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         mask = inputs["attention_mask"].copy()
         mask[mask.sum(1) < 5] = 1
         return eager_outputs(module, {**inputs, "attention_mask": mask})
@@ -62,7 +61,7 @@ def test_what_stands_at_padding_of_a_fixed_length_means_nothing_in_a_causal_mode
     module = LlamaForTokenClassification(config).eval()
     signature = describe(module, name="llama").pinned("sequence", 12)
 
-    def other_at_padding(inputs: Arrays) -> Mapping[str, Any]:
+    def other_at_padding(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         mask, outputs = inputs["attention_mask"], eager_outputs(module, inputs)
         is_left = mask[:, -1].all()
         return {name: np.where(mask[..., None] == 0, 7, array) if is_left else array for name, array in outputs.items()}
