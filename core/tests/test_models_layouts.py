@@ -9,6 +9,8 @@ import pytest
 from transformers import (
     BrosConfig,
     BrosModel,
+    DacConfig,
+    DacModel,
     EncodecConfig,
     EncodecModel,
     LiltConfig,
@@ -66,6 +68,16 @@ def test_a_codec_takes_channels_of_sound() -> None:
     )  # fmt: skip
     signature = describe(EncodecModel(config).eval(), name="encodec")
     assert [(spec.name, spec.shape) for spec in signature.inputs] == [("input_values", ("batch", 2, "samples"))]
+
+
+def test_the_answer_of_a_codec_is_in_whole_steps() -> None:
+    """It is as long as the sound only where the steps divide that: a call of 1279 samples gives 1272."""
+    config = DacConfig(
+        encoder_hidden_size=8, decoder_hidden_size=32, downsampling_ratios=[2, 4], upsampling_ratios=[4, 2],
+        n_codebooks=2, codebook_size=32, codebook_dim=4,
+    )  # fmt: skip
+    outputs = {spec.name: spec for spec in describe(DacModel(config).eval(), name="dac").outputs}
+    assert outputs["audio_values"].shape == ("batch", "audio_values.axis1")
 
 
 def test_films_under_their_other_name() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from optimum_core.models.signatures.axes import ShapesAt
 from optimum_core.models.signatures.eager_trials import Shapes
 from optimum_core.models.signatures.fewer_kept import FewerKept
 from optimum_core.types import TensorSpec
+from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)
 #: Values for whole inputs, at which what an output keeps of them (`x[x != 0]`) is other than at drawn ones.
@@ -50,11 +51,14 @@ def output_specs(
     elsewhere = [
         (here, {name: tuple(tensor.shape) for name, tensor in flatten(output).items()}) for here, output in together
     ]
+    places = [(name, index) for name, tensor in traced.items() for index in range(tensor.dim())]
+    likely = {place: _output_axis(*place, traced[place[0]], lengths, shapes_at) for place in places}
+    elsewhere += _at_odd_lengths(module, layout, arrays, dict.fromkeys(likely.values()))
 
     def named(name: str, index: int) -> int | str:
         if (name, index) in by_value:
             return f"{name}.axis{index}"
-        axis = _output_axis(name, index, traced[name], lengths, shapes_at)
+        axis = likely[name, index]
         follows = not isinstance(axis, str) or axis not in lengths or _follows(axis, name, index, elsewhere)
         return axis if follows else f"{name}.axis{index}"
 
@@ -74,6 +78,20 @@ def _follows(axis: str, name: str, index: int, elsewhere: Sequence[tuple[Mapping
         axis not in lengths or name not in shapes or shapes[name][index : index + 1] in ((), (lengths[axis],))
         for lengths, shapes in elsewhere
     )
+
+
+def _at_odd_lengths(
+    module: Any, layout: Layout, arrays: Mapping[str, Any], axes: Iterable[int | str]
+) -> Iterator[tuple[Mapping[str, int], Shapes]]:
+    """Yield lengths one less than the traced one, with the outputs' shapes there: a codec gives whole steps of a sound,
+    so that its answers are as long as the input where the steps divide that, and shorter elsewhere."""
+    for axis in axes:
+        if not isinstance(axis, str) or axis not in layout.axes or is_batch(axis) or layout.lengths[axis] < 2:
+            continue
+        lengths = {axis: layout.lengths[axis] - 1}
+        inputs = draw(layout, Case(name="odd length", lengths=lengths), arrays)
+        if (shapes := _shapes(module, inputs, nullcontext())) is not None:
+            yield lengths, shapes
 
 
 def _at_other_values(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Shapes]:
