@@ -5,5 +5,5 @@
 eager's own cache, `eager_state`. States of a fixed size are `recurrent`; `stepping` finds whether eager goes on from
 them by several tokens, and the `kernels` of recurrences are replaced for exporters. A `captioner` (BLIP, GIT) is called
 as an encoder-decoder. `generate`, `encoder_decoder_generate` and `captioner_generate` let transformers' GenerationMixin
-drive any backend.
+drive any backend; `word_times` are read from Whisper's own cross attention.
 """
