@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForTokenClassification
 
 from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import verify
@@ -67,3 +68,11 @@ def test_what_stands_at_padding_of_a_fixed_length_means_nothing_in_a_causal_mode
         return {name: np.where(mask[..., None] == 0, 7, array) if is_left else array for name, array in outputs.items()}
 
     assert _compared(signature, module, other_at_padding).passed
+
+
+def test_lengths_of_a_workload_leave_fixed_axes_as_they_are(
+    described: Callable[[str], tuple[Any, ModelSignature]],
+) -> None:
+    signature = described("bert")[1].pinned("batch", 1).pinned("sequence", 12)
+    drawn = signature.draw(Case(name="1x12", lengths={"batch": 8, "sequence": 16}))
+    assert {array.shape for array in drawn.values()} == {(1, 12)}

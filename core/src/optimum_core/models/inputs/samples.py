@@ -62,8 +62,9 @@ def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping
 def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """Return the number of unpadded positions of each row: at least one, and all of the first row."""
     batch = "media_batch" if axis in ("samples", "frames") and "media_batch" in layout.axes else "batch"
-    rows = case.lengths.get(batch, layout.lengths.get(batch, 1))
-    length = case.lengths.get(axis, layout.lengths[axis])
+    varied = {name: length for name, length in case.lengths.items() if name in layout.axes}  # a workload may state more
+    lengths = {**layout.lengths, **varied}
+    rows, length = lengths.get(batch, 1), lengths[axis]
     kept = rng.integers(max(1, length // 2), length, size=rows, endpoint=False) if length > 2 else np.full(rows, length)
     kept[0] = length
     if case.padding == "none":
