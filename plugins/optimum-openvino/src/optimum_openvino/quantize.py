@@ -127,7 +127,7 @@ def _chosen(config: QuantizeConfig, model: Any) -> dict[str, Any]:
     if config.weights in FOUR_BITS:
         chosen["group_size"] = GROUP_SIZE if config.group_size is None else config.group_size
     if config.scheme == "dynamic":
-        chosen[DYNAMIC_GROUP] = min(_DYNAMIC_GROUP_SIZE, *_groups(model))
+        chosen[DYNAMIC_GROUP] = min((_DYNAMIC_GROUP_SIZE, *_groups(model)))
     return chosen
 
 
