@@ -6,7 +6,8 @@
 Errors are measured by the usual magnitude of an output (`error_scales`); `bound_cases` has the case of all whole
 numbers that are taken, `large_value_cases` those of values far from the samples, `edge_value_cases` of zeros, equal
 values and switches that are all alike, `empty_rows` those of rows without content, `skipped_label_cases` those of
-labels that no loss counts; `tiny_outputs` has outputs of tiny numbers. `determinism` refuses models whose answers
+labels that no loss counts; `tiny_outputs` has outputs of tiny numbers, `meaningful_positions` leaves padding out.
+`determinism` refuses models whose answers
 follow from more than their inputs; `gradients` asks whether eager answers otherwise while these are recorded.
 `carried_call` the one call that an artifact carries. For decoders, `quantized_decoder` goes through `dialogues`, and
 `divergence` and `perplexity` are measured. `ranges` are the lengths at which a candidate was correct. For quantized

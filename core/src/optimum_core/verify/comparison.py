@@ -17,6 +17,7 @@ from optimum_core.artifact import Structure
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.types.tensors import is_batch
+from optimum_core.verify.meaningful_positions import meaningful
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 #: Runs a model once, from inputs to outputs by name.
@@ -207,7 +208,7 @@ def _compare_case(
         if (problem := _of_another_kind(want, have)) or want.shape != have.shape:
             yield failed(case.name, shapes, spec.name, problem or f"shape {have.shape}, eager gives {want.shape}")
             continue
-        if (valid := _meaningful(case, spec, want.shape)) is not None:
+        if (valid := meaningful(case.valid, case.lengths, spec, want.shape)) is not None:
             want, have = want[valid], have[valid]
         allowed = _allowed(want, tolerance)
         if (factor := case.factors.get(spec.name)) is not None:
@@ -293,17 +294,6 @@ def _noted(result: CaseResult) -> CaseResult:
     note = f"{result.case} give other values than eager's (relative error {result.relative_error:.2g}), "
     note += "which rounding alone changes there, or the order among equal values"
     return replace(result, relative_error=0.0, cosine=1.0, agreement=None, passed=True, problem="", note=note)
-
-
-def _meaningful(case: ReferenceCase, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
-    """Return the mask of an output's meaningful positions, also where its batch or its positions have a fixed length;
-    None: all are meaningful."""
-    if len(spec.shape) < 2 or spec.shape[0] not in ("batch", shape[0]):
-        return None
-    if isinstance(spec.shape[1], str):
-        return case.valid.get(spec.shape[1])
-    fixed = (mask for axis, mask in case.valid.items() if axis not in case.lengths and mask.shape == shape[:2])
-    return next(fixed, None)
 
 
 def _beside_empty_rows(

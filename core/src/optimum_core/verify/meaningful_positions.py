@@ -1,0 +1,25 @@
+"""Positions of an output that mean something: those of tokens, pixels or samples, and not of padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from optimum_core.types import TensorSpec
+
+Mask = np.ndarray[Any, Any]
+
+
+def meaningful(
+    valid: Mapping[str, Mask], lengths: Mapping[str, int], spec: TensorSpec, shape: tuple[int, ...]
+) -> Mask | None:
+    """Return the mask of an output's meaningful positions, also where its batch or its positions have a fixed length;
+    None: all are meaningful."""
+    if len(spec.shape) < 2 or spec.shape[0] not in ("batch", shape[0]):
+        return None
+    if isinstance(spec.shape[1], str):
+        return valid.get(spec.shape[1])
+    fixed = (mask for axis, mask in valid.items() if axis not in lengths and mask.shape == shape[:2])
+    return next(fixed, None)
