@@ -59,6 +59,12 @@ def _parts(config: Any, part: str | None) -> Iterator[Any]:
     yield config
 
 
+def main_input_of(module: Any, default: str) -> str:
+    """Return the name of a model's main input, the first where its class names several."""
+    found: Any = getattr(module, "main_input_name", default)
+    return found if isinstance(found, str) else str(found[0])
+
+
 def facts_of(module: Any, processor: Any = None) -> Facts:
     """Read the facts off an eager model."""
     parameters = inspect.signature(module.forward).parameters
@@ -70,7 +76,7 @@ def facts_of(module: Any, processor: Any = None) -> Facts:
         config=getattr(module, "config", None),
         parameters=tuple(parameters),
         required=tuple(name for name, item in named.items() if item.default is item.empty),
-        main_input=getattr(module, "main_input_name", "input_ids"),
+        main_input=main_input_of(module, "input_ids"),
         processor=processor,
         is_graph=getattr(module, "is_graph", False),
     )

@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.facts import Facts
+from optimum_core.models.inputs.special_forms import (
+    ENTITIES,
+    EPISODE,
+    SIZED,
+    Kind,
+    in_patches,
+    special_bounds,
+    special_forms,
+    special_lengths,
+)
 
 #: The edges of a picture.
 PICTURE = ("height", "width")
-
-Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +51,10 @@ class InputLayout:
         return self.before or self.axes
 
     @property
-    def padded(self) -> tuple[int | str, ...]:
-        """The axes along which rows have padding: both edges of a picture, else the last one."""
-        return self.meaning[-2:] if self.meaning[-2:] == PICTURE else self.meaning[-1:]
+    def padded(self) -> tuple[str, ...]:
+        """The axes along which rows have padding: both edges of a picture, else the last one with a name."""
+        named = tuple(axis for axis in self.meaning if isinstance(axis, str))
+        return named[-2:] if named[-2:] == PICTURE else named[-1:]
 
     def renamed(self, names: Mapping[int | str, int | str]) -> InputLayout:
         """Return the same input with other names of axes."""
@@ -115,8 +124,10 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
     """Yield layouts that may fit, the likeliest first."""
     names = list(_names(facts))
     decoder = {name for name in names if name.startswith("decoder_")}
-    optional = {name for name in names if name not in (facts.main_input, *_NEEDED, *_EPISODE)}
-    leave_out = [set[str](), decoder, optional, optional | decoder]
+    optional = set(names).difference(facts.required, (facts.main_input, *_NEEDED, *EPISODE))
+    text_alone = [decoder, optional, optional | decoder]
+    entities = optional.intersection(ENTITIES)
+    leave_out = [entities, *(left_out | entities for left_out in text_alone), set[str](), *text_alone]
     for left_out in dict.fromkeys(map(frozenset, leave_out)):
         for inputs in product(*(layouts_of(name, facts) for name in names if name not in left_out)):
             yield from _complete(facts, _without_masks_of_nothing(inputs))
@@ -132,10 +143,6 @@ def _without_masks_of_nothing(inputs: tuple[InputLayout, ...]) -> tuple[InputLay
 
 
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
-#: Inputs of floats in the user's own units, of any size.
-SERIES = frozenset({"past_values"})
-#: Inputs that record the steps of a reinforcement-learning episode.
-_EPISODE = ("states", "actions", "rewards", "returns_to_go", "timesteps")
 
 
 def _names(facts: Facts) -> Iterator[str]:
@@ -147,7 +154,7 @@ def _names(facts: Facts) -> Iterator[str]:
 
 
 def _wanted(facts: Facts) -> set[str]:
-    wanted = {*_NEEDED, *_EPISODE, "attention_mask", "pixel_mask", POOLING_MASK}
+    wanted = {*_NEEDED, *EPISODE, *ENTITIES, *SIZED, "attention_mask", "pixel_mask", POOLING_MASK}
     if not facts.get("is_encoder_decoder", default=False):
         wanted.discard("decoder_input_ids")
     elif "decoder_input_ids" in facts.parameters:
@@ -163,7 +170,8 @@ def _wanted(facts: Facts) -> set[str]:
         wanted.add("token_type_ids")
     if facts.processed & {"input_ids", "pixel_values", "input_features", "input_values"}:
         wanted |= facts.processed.intersection(facts.parameters).difference(_NEEDED)
-        wanted &= facts.processed | {"decoder_input_ids", "decoder_attention_mask", POOLING_MASK, facts.main_input}
+        beside = {"decoder_input_ids", "decoder_attention_mask", POOLING_MASK, facts.main_input, *ENTITIES, *SIZED}
+        wanted &= facts.processed | beside
     return wanted
 
 
@@ -179,7 +187,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return _mask(facts)
     if name == "bbox":
         return _boxes(name, facts)
-    if name == "pixel_values" or name == facts.main_input == "pixel_values_videos":
+    if (name == "pixel_values" and not in_patches(facts)) or name == facts.main_input == "pixel_values_videos":
         return _pixels(name, facts)
     if name == "pixel_mask":
         return [InputLayout(name=name, kind="mask", axes=("batch", "height", "width"), dtype="int64")]
@@ -187,21 +195,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return _sound(name, facts)
     if name == "inputs" and facts.main_input == name:  # bytes of a text, or a picture
         return [*_text(name, "ids", facts), *_pixels(name, facts)]
-    return _series(name, facts)
-
-
-def _series(name: str, facts: Facts) -> list[InputLayout]:
-    """Return layouts of time series, as long as the configuration says, and of the steps of episodes."""
-    context, channels = facts.get("context_length"), facts.get("num_input_channels")
-    if name in SERIES and context:
-        series: tuple[int | str, ...] = ("batch", int(context), *([int(channels)] if channels else []))
-        return [InputLayout(name=name, kind="features", axes=series)]
-    if name in _EPISODE and facts.get("state_dim"):
-        if name == "timesteps":
-            return _text(name, "ids", facts)
-        width = int(facts.get({"states": "state_dim", "actions": "act_dim"}.get(name, ""), default=1))
-        return [InputLayout(name=name, kind="features", axes=("batch", "sequence", width))]
-    return []
+    return [InputLayout(name=name, **form._asdict()) for form in special_forms(name, facts)]
 
 
 def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
@@ -281,7 +275,8 @@ def with_media_apart(inputs: tuple[InputLayout, ...]) -> tuple[InputLayout, ...]
         return inputs
     return tuple(
         replace(item, axes=("media_batch", *item.axes[1:]))
-        if item.kind in ("image", "waveform", "features") and item.axes[:1] == ("batch",)
+        if (item.kind in ("image", "waveform", "features", "grids") or "patches" in item.axes)
+        and item.axes[:1] == ("batch",)
         else item
         for item in inputs
     )
@@ -301,6 +296,7 @@ def _lengths(facts: Facts) -> dict[str, int]:
         "width": width,
         "samples": 8000,
         "frames": 96,
+        **special_lengths(facts),
     }
 
 
@@ -318,7 +314,7 @@ def words(facts: Facts) -> dict[str, Any]:
             "decoder_input_ids": decoder,
             "token_type_ids": types,
             "bbox": min(1000, int(facts.get("max_2d_position_embeddings", part="text", default=1000))),
-            "timesteps": int(facts.get("max_ep_len", default=vocabulary)),
+            **special_bounds(facts),
         },
         "special": _special_ids(facts, vocabulary),
         "placeholders": frozenset(_placeholders(facts.config)),

@@ -54,14 +54,14 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
 def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping[str, Any]) -> Arrays:
     masked = [item for item in layout.inputs if item.kind == "mask"]
     ends = dict.fromkeys(axis for item in masked for axis in item.padded)
-    paddings = {axis: _kept(layout, case, axis, rng) for axis in ends if isinstance(axis, str)}
+    paddings = {axis: _kept(layout, case, axis, rng) for axis in ends}
     masks = {item.name: _valid(item, layout.shape(item, case.lengths), case, paddings) for item in masked}
     return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
 
 
 def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """Return the number of unpadded positions of each row: at least one, and all of the first row."""
-    batch = "media_batch" if axis in ("samples", "frames") and "media_batch" in layout.axes else "batch"
+    batch = "media_batch" if axis in ("samples", "frames", "patches") and "media_batch" in layout.axes else "batch"
     varied = {name: length for name, length in case.lengths.items() if name in layout.axes}  # a workload may state more
     lengths = {**layout.lengths, **varied}
     rows, length = lengths.get(batch, 1), lengths[axis]
@@ -93,6 +93,13 @@ def _draw_one(
         greatest = layout.vocabulary.get(item.name, 1000)
         corners = np.sort(rng.integers(0, greatest, size=(*shape[:-1], 2, 2)), axis=-2)
         return np.asarray(corners.reshape(shape), dtype=item.dtype)
+    if item.kind == "indices":
+        return rng.integers(0, layout.vocabulary.get(item.name, 2), size=shape).astype(item.dtype)
+    if item.kind == "spans":
+        length = case.lengths.get("sequence", layout.lengths["sequence"])
+        return _spans(shape, length, rng).astype(item.dtype)
+    if item.kind == "grids":
+        return _grids(paddings["patches"], rng).astype(item.dtype)
     scale = 0.1 if item.kind == "waveform" else 1.0
     return (scale * rng.standard_normal(shape)).astype(item.dtype)
 
@@ -101,14 +108,30 @@ def _valid(
     item: InputLayout, shape: tuple[int, ...], case: Case, paddings: Mapping[str, np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
     valid = np.ones(shape, dtype=bool)
-    if item.meaning[0] != "batch":
+    if item.meaning[0] not in ("batch", "media_batch"):
         return valid
-    for place, axis in enumerate(item.padded, start=len(shape) - len(item.padded)):
-        if isinstance(axis, str) and place:
+    for axis in item.padded:
+        if place := item.meaning.index(axis):
             positions, kept = np.arange(shape[place]), paddings[axis][:, None]
             rows = positions < kept if case.padding != "left" else positions >= shape[place] - kept
             valid &= rows.reshape(shape[0], *[1] * (place - 1), -1, *[1] * (len(shape) - place - 1))
     return valid
+
+
+def _spans(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return places in a text of this length: one each along two axes; along three, those of a few tokens, then -1."""
+    start = rng.integers(0, length, size=shape[:2])
+    if len(shape) == 2:
+        return start
+    steps, last = np.arange(shape[2]), rng.integers(start, length)[..., None]
+    places = start[..., None] + steps
+    return np.where(places <= last, places, -1)
+
+
+def _grids(kept: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return for each picture the patches along its height and width, together no more than it keeps."""
+    height = rng.integers(1, kept, endpoint=True)
+    return np.stack([height, kept // height], axis=-1)
 
 
 def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.calls import is_plain
-from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.special_forms import SERIES
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
 
