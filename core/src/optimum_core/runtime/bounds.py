@@ -42,9 +42,8 @@ class ValueRange:
         self.least = _LEAST_OF_64_BITS if least is None else least
         self.greatest = _MOST_OF_64_BITS if greatest is None else greatest
         what = "ids" if are_ids else "values"
-        self.words = f"{what} of {least} and above" if greatest is None else f"{what} from {least} to {greatest}"
-        if least is None:
-            self.words = f"{what} of {greatest} and below"
+        joined = "from" if least is not None and greatest is not None else "of"
+        self.words = f"{what} {joined} {_from_to(least, greatest)}"
         self.words += "" if skipped is None else f", or {skipped}" if all_skipped else f", or {skipped} beside such"
         self.remedy = "use the tokenizer that the model was trained with" if are_ids else ""
         if are_ids and greatest is not None:
@@ -112,13 +111,15 @@ class BoxSides:
 
     Attributes:
         words: description of them, for errors.
+        remedy: what the caller can do about others.
     """
 
-    __slots__ = ("greatest", "least", "words")
+    __slots__ = ("greatest", "least", "remedy", "words")
 
     def __init__(self, least: int, greatest: int) -> None:
         self.least, self.greatest = least, greatest
         self.words = f"boxes x0, y0, x1, y1 with x1 - x0 and y1 - y0 from {least} to {greatest}"
+        self.remedy = "sort the corners of each box, as the eager model refuses these too"
 
     def wrong(self, boxes: Any) -> int | None:
         """Return a width or height that is out of range, or None.
@@ -133,6 +134,54 @@ class BoxSides:
         if least >= self.least:
             return None if greatest <= self.greatest else greatest
         return least
+
+
+class ColumnRanges:
+    """The least and the greatest value at each place along the last axis, where these differ.
+
+    Attributes:
+        words: description of them, for errors.
+        remedy: what the caller can do about others.
+    """
+
+    __slots__ = ("_greatest", "_least", "remedy", "words")
+
+    def __init__(self, columns: Sequence[tuple[int | None, int | None]]) -> None:
+        self._least = np.array([_LEAST_OF_64_BITS if least is None else least for least, _ in columns])
+        self._greatest = np.array([_MOST_OF_64_BITS if greatest is None else greatest for _, greatest in columns])
+        ranges = (f"{index}: {_from_to(*column)}" for index, column in enumerate(columns) if column != (None, None))
+        self.words = f"values within the bounds of each place along the last axis ({', '.join(ranges)})"
+        self.remedy = "pass values that the eager model takes, which refuses these too"
+
+    def wrong(self, value: Any) -> str | None:
+        """Return one of the values that are out of range, with its place; or None.
+
+        Args:
+            value: an array with at least one value, or a tensor on a device.
+        """
+        if not hasattr(value, "min"):  # device memory that only the runtime can read
+            return None
+        if isinstance(value, np.ndarray) and not ((value < self._least) | (value > self._greatest)).any():
+            return None
+        for index, (least, greatest) in enumerate(zip(self._least, self._greatest, strict=True)):
+            column = value[..., index]
+            for found in (int(column.min()), int(column.max())):
+                if not least <= found <= greatest:
+                    return f"{found} at {index}"
+        return None
+
+
+def within_rows(spec: TensorSpec) -> BoxSides | ColumnRanges | None:
+    """Return the bounds that an input has within each row, or None."""
+    if spec.sides is not None:
+        return BoxSides(*spec.sides)
+    return None if spec.columns is None else ColumnRanges(spec.columns)
+
+
+def _from_to(least: int | None, greatest: int | None) -> str:
+    if greatest is None:
+        return f"{least} and above"
+    return f"{greatest} and below" if least is None else f"{least} to {greatest}"
 
 
 class LengthBounds:

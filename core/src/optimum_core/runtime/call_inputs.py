@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import BoxSides, LengthBounds, ValueRange, converted, is_finite, require_order, typed
+from optimum_core.runtime.bounds import (
+    LengthBounds,
+    ValueRange,
+    converted,
+    is_finite,
+    require_order,
+    typed,
+    within_rows,
+)
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
@@ -68,7 +76,7 @@ class InputChecker:
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
         self._moving = [spec.name for spec in specs if spec.follows_length]
-        self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
+        self._within = {spec.name: rows for spec in specs if (rows := within_rows(spec)) is not None}
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
         self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
@@ -129,7 +137,7 @@ class InputChecker:
     def repeated(self, call: Seen, functions: SessionFunctions, answerer: Answerer, *, as_torch: bool) -> Repeated:
         """Return a function for further calls like one that was bound and answered."""
         seen, plan = call
-        more = plan.casts or plan.fills or plan.boxes or plan.rows or plan.ordered
+        more = plan.casts or plan.fills or plan.within or plan.rows or plan.ordered
         if seen is None or more or (as_torch and self._tensor is None):
             return never
         return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, functions, answerer)
@@ -195,14 +203,14 @@ class InputChecker:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
         for name in plan.floats:
             self.check_finite(name, arrays[name])
-        if plan.boxes:
-            self._check_boxes(plan.boxes, arrays)
+        if plan.within:
+            self._check_within(plan.within, arrays)
 
-    def _check_boxes(self, names: tuple[str, ...], arrays: Arrays) -> None:
+    def _check_within(self, names: tuple[str, ...], arrays: Arrays) -> None:
         for name in names:
-            if (wrong := self._sides[name].wrong(arrays[name])) is not None:
-                remedy = "sort the corners of each box, as the eager model refuses these too"
-                raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", remedy)
+            allowed = self._within[name]
+            if (wrong := allowed.wrong(arrays[name])) is not None:
+                raise self._mismatch(name, arrays[name], allowed.words, f"{wrong}", allowed.remedy)
 
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is an input; False: it has no effect and is left out."""
@@ -329,11 +337,11 @@ class InputChecker:
         moved = {name: found for name in self._moving if (found := ValueRange.of(self._specs[name].at(lengths)))}
         bounded = {**self._ranges, **moved}.items()
         ranges = tuple((n, one.least, one.greatest) for n, one in bounded if n in arrays and all(arrays[n].shape))
-        boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
+        within = tuple(name for name in self._within if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
         ordered = tuple(name for name in arrays if name in self._ordered)
         return Plan(
-            casts=tuple(casts), ranges=ranges, moved=moved, boxes=boxes, floats=floats, ordered=ordered, rows=rows
+            casts=tuple(casts), ranges=ranges, moved=moved, within=within, floats=floats, ordered=ordered, rows=rows
         )
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int], *, skip: bool = False) -> None:

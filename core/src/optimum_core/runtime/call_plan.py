@@ -20,7 +20,7 @@ class Plan:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
         moved: the ranges of those whose bounds these lengths decide on.
-        boxes: inputs that hold boxes whose width and height have bounds.
+        within: inputs with bounds within each row: of boxes' width and height, or of each place along the last axis.
         floats: inputs that must hold neither NaN nor infinity.
         ordered: inputs whose numbers must lie in order.
         rows: inputs that came with one row beside more of others, and the number of these.
@@ -31,7 +31,7 @@ class Plan:
     ranges: tuple[tuple[str, int, int], ...]
     moved: Mapping[str, ValueRange] = field(default_factory=dict)
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
-    boxes: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()
     rows: tuple[tuple[str, int], ...] = ()

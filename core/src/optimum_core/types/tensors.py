@@ -77,6 +77,9 @@ class TensorSpec:
             ("sequence", -1), values go from -sequence to sequence - 1. None: no length does.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
+        columns: for each place along the last axis the smallest and the largest value, each None without a known limit,
+            where these differ, as of categories that are looked up in a table each; None: all have `least` and
+            `greatest`.
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
         exact: whether the eager model answers otherwise where this input is of another type that could be converted:
             `x * 2` of float64 is float64. Then a call has to pass this very type.
@@ -101,6 +104,7 @@ class TensorSpec:
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
     sides: tuple[int, int] | None = None
+    columns: tuple[tuple[int | None, int | None], ...] | None = None
     nonfinite: bool = False
     exact: bool = False
     contiguous: bool = False
@@ -141,8 +145,9 @@ class TensorSpec:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there is a largest value."""
-        return self.greatest is not None or self.greatest_by is not None
+        """Whether there is a largest value, or one for some place along the last axis."""
+        columns = self.columns or ()
+        return any(found is not None for found in (self.greatest, self.greatest_by, *(last for _, last in columns)))
 
     def left_out(self, like: Any, ids: Any = None) -> Any:
         """Return the default values of this input, used when it is left out.

@@ -42,7 +42,7 @@ def bound_cases(
     meant = np.array(sorted({*layout.special.values(), *layout.placeholders}), dtype=np.int64)
     for spec in wide:
         like = inputs[spec.name]
-        made = np.resize(_drawn(spec.least or 0, _last(spec), rng), like.shape).astype(like.dtype)
+        made = _over_all(spec, like, rng)
         keep = (np.isin(like, meant) | np.isin(made, meant)) if items[spec.name].kind == "ids" else False
         inputs[spec.name] = np.where(keep, like, made)
     try:
@@ -52,21 +52,31 @@ def bound_cases(
         log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
 
 
+def _over_all(spec: TensorSpec, like: Values, rng: np.random.Generator) -> Values:
+    """Return an input with whole numbers over all that it takes, at each place along the last axis where these differ;
+    those of a place without bounds stay."""
+    made = like.copy()
+    if spec.columns is None:
+        made[...] = np.resize(_drawn(spec.least or 0, spec.greatest or 0, rng), like.shape)
+    for index, (least, greatest) in enumerate(spec.columns or ()):
+        if least is not None and greatest is not None:
+            made[..., index] = np.resize(_drawn(least, greatest, rng), like.shape[:-1])
+    return made
+
+
 def _is_wide(signature: ModelSignature, spec: TensorSpec, item: InputLayout, plain: bool) -> bool:
     """Whether an input of a plain module has both bounds, or ids or token types have others than those drawn."""
-    if spec.least is None or spec.greatest is None or (item.name in signature.layout.steady and not plain):
+    columns = spec.columns or ((spec.least, spec.greatest),)
+    bounded = any(None not in column for column in columns)
+    if not bounded or (item.name in signature.layout.steady and not plain):
         return False
-    if plain:
+    if plain or spec.columns is not None or spec.greatest is None:
         return True
     drawn = min(signature.layout.vocabulary.get(item.name, ORDINARY), ORDINARY)
     return {"ids": spec.greatest >= drawn, "types": spec.greatest > 1}.get(item.kind, False)
 
 
-def _last(spec: TensorSpec) -> int:
-    least, greatest = spec.least or 0, spec.greatest or 0
-    return min(greatest, least + _MOST_VALUES)
-
-
 def _drawn(least: int, greatest: int, rng: np.random.Generator) -> Values:
     """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
+    greatest = min(greatest, least + _MOST_VALUES)
     return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, greatest))))

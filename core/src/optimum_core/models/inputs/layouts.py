@@ -79,6 +79,7 @@ class Layout:
         placeholders: ids that stand for pictures, sounds, …: as many of them as a call has features.
         stated: for every named axis the length by configuration or sample, which a fixed axis gets.
         steady: inputs that keep the user's own values in every call, since the eager model refuses others.
+        columns: inputs with values of their own at each place along the last axis, between those of the samples there.
         ordered: the rows of samples stay in their order.
     """
 
@@ -90,6 +91,7 @@ class Layout:
     placeholders: frozenset[int] = frozenset()
     stated: Mapping[str, int] = field(default_factory=dict)
     steady: frozenset[str] = frozenset()
+    columns: frozenset[str] = frozenset()
     ordered: bool = False
 
     @property

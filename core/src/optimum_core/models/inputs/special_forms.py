@@ -10,6 +10,8 @@ from optimum_core.models.inputs.facts import Facts
 
 Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "indices", "spans", "grids", "given"]
 
+#: Kinds of inputs of which the names do not tell the values.
+ANY_VALUES: frozenset[Kind] = frozenset({"given", "indices"})
 #: Inputs of floats in the user's own units, of any size.
 SERIES = frozenset({"past_values", "future_values"})
 #: Inputs that record the steps of a reinforcement-learning episode.

@@ -235,6 +235,10 @@ def _words_of(facts: Facts, samples: Mapping[str, np.ndarray[Any, Any]]) -> dict
     return {**found, "vocabulary": {**seen, **vocabulary}}
 
 
+def _has_columns(item: InputLayout) -> bool:
+    return "int" in item.dtype and item.kind not in _TEXT_KINDS and len(item.axes) > 1
+
+
 def as_varied_as_eager_takes(layout: Layout, takes: Callable[[Layout], bool]) -> Layout:
     """Return the layout with fresh values in every input that the eager model takes them for, and rows in any order.
 
@@ -242,6 +246,9 @@ def as_varied_as_eager_takes(layout: Layout, takes: Callable[[Layout], bool]) ->
         takes: returns whether the eager model runs on fresh values of a layout.
     """
     if takes(layout):
+        return layout
+    layout = replace(layout, columns=frozenset(item.name for item in layout.inputs if _has_columns(item)))
+    if layout.columns and takes(layout):
         return layout
     names = [item.name for item in layout.inputs]
     still = replace(layout, steady=frozenset(names))

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.samples import Arrays, Case
-from optimum_core.models.inputs.special_forms import SERIES
+from optimum_core.models.inputs.special_forms import ANY_VALUES, SERIES
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
 
@@ -61,7 +61,7 @@ def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tu
     inputs, plain = signature.draw(case), is_plain(module)
     for item in signature.layout.inputs:
         array = inputs[item.name]
-        if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+        if item.kind not in ANY_VALUES or item.name in signature.layout.steady or not _is_switch(array):
             continue
         if not plain and not _is_one_per_row(signature.given[item.name]):
             continue
@@ -81,7 +81,7 @@ def in_runs(module: Any, signature: ModelSignature, case: Case) -> Iterator[tupl
     inputs, plain = signature.draw(case), is_plain(module)
     for item in signature.layout.inputs if plain else ():
         array = inputs[item.name]
-        if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+        if item.kind not in ANY_VALUES or item.name in signature.layout.steady or not _is_switch(array):
             continue
         if array.ndim < _ROWS or array.shape[-1] < _ROWS:
             continue
@@ -104,7 +104,7 @@ def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterato
     inputs, plain = signature.draw(case), is_plain(module)
     for item, spec in zip(signature.layout.inputs, signature.inputs, strict=True):
         array, spec = inputs[item.name], spec.at({**signature.layout.lengths, **case.lengths})
-        if item.kind != "given" or item.name in signature.layout.steady or array.dtype.kind not in "iu":
+        if item.kind not in ANY_VALUES or item.name in signature.layout.steady or array.dtype.kind not in "iu":
             continue
         if plain and spec.least is not None and array.ndim > 1:  # as padding: one such number alone changes little
             half = np.where(np.arange(array.shape[-1]) < array.shape[-1] // 2, array, spec.least)

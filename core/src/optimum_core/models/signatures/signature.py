@@ -329,6 +329,7 @@ def _input_spec(trials: Trials, layout: Layout, item: InputLayout, values: Value
         least_by=values.least_by,
         greatest_by=values.greatest_by,
         sides=sides,
+        columns=values.columns,
         exact=follows_type(trials.module, layout, item, trials.arrays),
         skipped=skipped,
         all_skipped=skipped is not None and all_may_be_skipped(trials, layout, item.name, skipped),
