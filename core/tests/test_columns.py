@@ -92,3 +92,81 @@ def test_places_in_a_text_are_bounded_in_models_of_transformers_too() -> None:
     specs = {spec.name: spec for spec in signature.inputs}
     for name in ("entity_start_positions", "entity_end_positions"):
         assert (specs[name].least, specs[name].greatest_by) == (0, ("sequence", -1))
+
+
+class Cast(torch.nn.Module):
+    """Reads categories among floats: `round` takes more of them than `long` alone."""
+
+    def __init__(self, *, rounds: bool = False) -> None:
+        super().__init__()
+        self.table, self.rounds = torch.nn.Embedding(5, 4), rounds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        place = x[:, 0].round() if self.rounds else x[:, 0]
+        return self.table(place.long()) + x[:, 1:2]  # type: ignore[no-any-return]
+
+
+FLOATS = {"rows": torch.tensor([[0.0, 0.5], [4.0, -2.0], [2.0, 7.5]]), "one row": torch.tensor([[2.0, 0.5]])}
+
+
+@pytest.mark.parametrize("rows", FLOATS)
+@pytest.mark.parametrize(("rounds", "least", "greatest"), [(False, -1.0, 5.0), (True, -0.5, 4.5)])
+def test_floats_that_are_looked_up_are_bounded_as_eager_bounds_them(
+    rows: str, rounds: bool, least: float, greatest: float
+) -> None:
+    module = Cast(rounds=rounds).eval()
+    signature = describe(module, name="cast", samples={"x": FLOATS[rows]})
+    found, other = signature.inputs[0].columns or ()
+    assert other == (None, None)
+    np.testing.assert_allclose(np.array(found, dtype=float), (least, greatest), atol=1e-6)
+    assert not signature.layout.steady
+    case = next(case for case in reference_cases(module, signature) if case.name == ALL_VALUES)
+    assert {case.inputs["x"][:, 0].min(), case.inputs["x"][:, 0].max()} == {0.0, 4.0}
+    checker = InputChecker("model 'cast'", signature.inputs)
+    for value in (least, greatest, 0.0, 4.0):
+        for near in (value - 0.01, value + 0.01):
+            inputs = {"x": torch.tensor([[near, 1e9], [0.0, -1e9]])}
+            try:
+                module(**inputs)
+            except IndexError:
+                with pytest.raises(InputError, match="at 0"):
+                    checker.bind((), inputs)
+            else:
+                checker.bind((), inputs)
+
+
+def test_a_column_is_bounded_beside_ones_that_may_be_left_out() -> None:
+    class OneHot(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(x[:, 0].long(), 5) + x.sum(1, keepdim=True)
+
+    samples = {"x": torch.tensor([[0.0, 0.5, 1.0], [4.0, -2.0, 9.0], [2.0, 7.5, 3.0]])}
+    signature = describe(OneHot().eval(), name="hot", samples=samples)
+    first, *others = signature.inputs[0].columns or ()
+    assert isinstance(signature.inputs[0].shape[1], str) and set(others) == {(None, None)}
+    np.testing.assert_allclose(np.array(first, dtype=float), (-1.0, 5.0), atol=1e-6)
+    checker = InputChecker("model 'hot'", signature.inputs)
+    for width in (1, 3, 9):
+        checker.bind((), {"x": torch.full((2, width), 4.0)})
+        with pytest.raises(InputError, match=r"got 5.0 at 0"):
+            checker.bind((), {"x": torch.full((2, width), 5.0)})
+
+
+def test_floats_of_any_size_have_no_bounds() -> None:
+    spec = describe(torch.nn.Linear(2, 3).eval(), name="line", samples={"input": FLOATS["rows"]}).inputs[0]
+    assert spec.columns is None
+
+
+def test_a_bound_that_moves_with_a_length_is_not_one_of_a_column() -> None:
+    class Pairs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(30, 4)
+
+        def forward(self, x: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+            rows = torch.arange(len(x), device=x.device)
+            return x[rows, pairs[:, 0]] + self.table(pairs[:, 1])  # type: ignore[no-any-return]
+
+    samples = {"x": torch.randn(3, 7, 4), "pairs": _rows([0, 20], [3, 2], [2, 29])}
+    spec = next(spec for spec in describe(Pairs().eval(), name="pairs", samples=samples).inputs if spec.name == "pairs")
+    assert spec.columns is None

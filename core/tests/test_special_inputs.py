@@ -132,7 +132,7 @@ def test_inputs_are_derived_from_the_configuration(kind: str) -> None:
 def test_steps_of_series_that_were_not_observed_are_among_the_cases(kind: str) -> None:
     _, signature = _described(kind)
     observed = signature.draw(Case(name="drawn", padding="left", seed=1))["past_observed_mask"]
-    assert observed.dtype == bool and observed[0].all() and not observed[1].all()
+    assert observed.dtype == np.float32 and observed[0].all() and not observed[1].all()
     assert not observed[1, 0].any() and observed[1, -1].all()
 
 

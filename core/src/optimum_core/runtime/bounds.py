@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, Self
 
 import numpy as np
@@ -146,11 +147,13 @@ class ColumnRanges:
 
     __slots__ = ("_greatest", "_least", "remedy", "words")
 
-    def __init__(self, columns: Sequence[tuple[int | None, int | None]]) -> None:
-        self._least = np.array([_LEAST_OF_64_BITS if least is None else least for least, _ in columns])
-        self._greatest = np.array([_MOST_OF_64_BITS if greatest is None else greatest for _, greatest in columns])
-        ranges = (f"{index}: {_from_to(*column)}" for index, column in enumerate(columns) if column != (None, None))
+    def __init__(self, columns: Sequence[tuple[float | None, float | None]]) -> None:
+        self._least = np.array([-inf if least is None else least for least, _ in columns])
+        self._greatest = np.array([inf if greatest is None else greatest for _, greatest in columns])
+        ranges = [f"{index}: {_from_to(*column)}" for index, column in enumerate(columns) if column != (None, None)]
         self.words = f"values within the bounds of each place along the last axis ({', '.join(ranges)})"
+        if len(columns) == 1:
+            self.words = f"values of {_from_to(*columns[0])}"
         self.remedy = "pass values that the eager model takes, which refuses these too"
 
     def wrong(self, value: Any) -> str | None:
@@ -161,13 +164,18 @@ class ColumnRanges:
         """
         if not hasattr(value, "min"):  # device memory that only the runtime can read
             return None
-        if isinstance(value, np.ndarray) and not ((value < self._least) | (value > self._greatest)).any():
-            return None
-        for index, (least, greatest) in enumerate(zip(self._least, self._greatest, strict=True)):
-            column = value[..., index]
-            for found in (int(column.min()), int(column.max())):
+        alike = len(self._least) == 1
+        shared = 1 if alike else min(value.shape[-1], len(self._least))
+        low, high = self._least[:shared], self._greatest[:shared]
+        if isinstance(value, np.ndarray):
+            known = value if alike else value[..., :shared]
+            if not ((known < low) | (known > high)).any():
+                return None
+        for index, (least, greatest) in enumerate(zip(low, high, strict=True)):
+            column = value if alike else value[..., index]
+            for found in (column.min().item(), column.max().item()):
                 if not least <= found <= greatest:
-                    return f"{found} at {index}"
+                    return f"{found}" if alike else f"{found} at {index}"
         return None
 
 
@@ -178,7 +186,7 @@ def within_rows(spec: TensorSpec) -> BoxSides | ColumnRanges | None:
     return None if spec.columns is None else ColumnRanges(spec.columns)
 
 
-def _from_to(least: int | None, greatest: int | None) -> str:
+def _from_to(least: float | None, greatest: float | None) -> str:
     if greatest is None:
         return f"{least} and above"
     return f"{greatest} and below" if least is None else f"{least} to {greatest}"

@@ -79,7 +79,8 @@ class TensorSpec:
             eager model accepts; None: no limit is known.
         columns: for each place along the last axis the smallest and the largest value, each None without a known limit,
             where these differ, as of categories that are looked up in a table each; None: all have `least` and
-            `greatest`.
+            `greatest`. Of floats, which models may make whole numbers of, those next to the first that is refused; one
+            pair alone holds for all places. Places beyond those named have no bounds.
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
         exact: whether the eager model answers otherwise where this input is of another type that could be converted:
             `x * 2` of float64 is float64. Then a call has to pass this very type.
@@ -104,7 +105,7 @@ class TensorSpec:
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
     sides: tuple[int, int] | None = None
-    columns: tuple[tuple[int | None, int | None], ...] | None = None
+    columns: tuple[tuple[float | None, float | None], ...] | None = None
     nonfinite: bool = False
     exact: bool = False
     contiguous: bool = False

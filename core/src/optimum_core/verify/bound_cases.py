@@ -13,13 +13,13 @@ from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import InputLayout
 from optimum_core.models.inputs.samples import ORDINARY, Case
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.signatures.value_limits import drawn_within
 from optimum_core.types import TensorSpec
 from optimum_core.verify.comparison import Arrays, ReferenceCase
 
 log = logging.getLogger(__name__)
 
 ALL_VALUES = "whole numbers within their bounds"
-_MOST_VALUES = 2**20
 
 Values = np.ndarray[Any, Any]
 
@@ -42,7 +42,7 @@ def bound_cases(
     meant = np.array(sorted({*layout.special.values(), *layout.placeholders}), dtype=np.int64)
     for spec in wide:
         like = inputs[spec.name]
-        made = _over_all(spec, like, rng)
+        made = drawn_within(spec.columns or ((spec.least, spec.greatest),), like, rng)
         keep = (np.isin(like, meant) | np.isin(made, meant)) if items[spec.name].kind == "ids" else False
         inputs[spec.name] = np.where(keep, like, made)
     try:
@@ -50,18 +50,6 @@ def bound_cases(
         yield replace(answered(ALL_VALUES, inputs), large=True)
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
         log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
-
-
-def _over_all(spec: TensorSpec, like: Values, rng: np.random.Generator) -> Values:
-    """Return an input with whole numbers over all that it takes, at each place along the last axis where these differ;
-    those of a place without bounds stay."""
-    made = like.copy()
-    if spec.columns is None:
-        made[...] = np.resize(_drawn(spec.least or 0, spec.greatest or 0, rng), like.shape)
-    for index, (least, greatest) in enumerate(spec.columns or ()):
-        if least is not None and greatest is not None:
-            made[..., index] = np.resize(_drawn(least, greatest, rng), like.shape[:-1])
-    return made
 
 
 def _is_wide(signature: ModelSignature, spec: TensorSpec, item: InputLayout, plain: bool) -> bool:
@@ -74,9 +62,3 @@ def _is_wide(signature: ModelSignature, spec: TensorSpec, item: InputLayout, pla
         return True
     drawn = min(signature.layout.vocabulary.get(item.name, ORDINARY), ORDINARY)
     return {"ids": spec.greatest >= drawn, "types": spec.greatest > 1}.get(item.kind, False)
-
-
-def _drawn(least: int, greatest: int, rng: np.random.Generator) -> Values:
-    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
-    greatest = min(greatest, least + _MOST_VALUES)
-    return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, greatest))))

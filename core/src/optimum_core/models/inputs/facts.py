@@ -49,7 +49,7 @@ _PROCESSOR_PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_
 def _parts(config: Any, part: str | None) -> Iterator[Any]:
     names = {
         "text": ("text_config", "decoder", "decoder_config", "encoder"),
-        "vision": ("vision_config", "encoder", "backbone_config"),
+        "vision": ("vision_config", "image_config", "encoder", "backbone_config"),
         "audio": ("audio_config", "encoder", "encoder_config", "speech_config"),
     }
     for name in names.get(part or "", ()):

@@ -330,7 +330,9 @@ def _positions(facts: Facts) -> int:
 
 
 def _picture_size(facts: Facts) -> tuple[int, int]:
-    size = facts.get("image_size", "img_size", "input_size", "crop_size", "anchor_image_size", part="vision")
+    size = facts.get(
+        "image_size", "img_size", "input_size", "crop_size", "anchor_image_size", "max_img_size", part="vision"
+    )
     if size is None:
         size = _size_of_timm(facts.get("pretrained_cfg", part="vision")) or _processor_size(facts.processor)
     if isinstance(size, Mapping):

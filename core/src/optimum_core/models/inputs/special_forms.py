@@ -122,7 +122,7 @@ def _lagged_series(name: str, facts: Facts) -> Iterator[Form]:
     if name == "past_values":
         yield Form("features", ("batch", past, *channels))
     elif name == "past_observed_mask":
-        yield Form("mask", ("batch", past, *channels), "bool", ("batch", "steps", *channels))
+        yield Form("mask", ("batch", past, *channels), "float32", ("batch", "steps", *channels))
     elif name == "future_values":
         yield Form("features", ("batch", future, *channels))
     elif name in ("past_time_features", "future_time_features"):

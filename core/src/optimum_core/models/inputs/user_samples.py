@@ -235,8 +235,11 @@ def _words_of(facts: Facts, samples: Mapping[str, np.ndarray[Any, Any]]) -> dict
     return {**found, "vocabulary": {**seen, **vocabulary}}
 
 
-def _has_columns(item: InputLayout) -> bool:
-    return "int" in item.dtype and item.kind not in _TEXT_KINDS and len(item.axes) > 1
+def _has_columns(item: InputLayout, layout: Layout) -> bool:
+    """Whether numbers may be varied within their columns: floats where there are rows to take them from."""
+    rows = layout.shape(item, layout.stated)[0] if item.axes else 0
+    whole = "int" in item.dtype
+    return item.kind not in _TEXT_KINDS and len(item.axes) > 1 and (whole or ("float" in item.dtype and rows > 1))
 
 
 def as_varied_as_eager_takes(layout: Layout, takes: Callable[[Layout], bool]) -> Layout:
@@ -247,8 +250,11 @@ def as_varied_as_eager_takes(layout: Layout, takes: Callable[[Layout], bool]) ->
     """
     if takes(layout):
         return layout
-    layout = replace(layout, columns=frozenset(item.name for item in layout.inputs if _has_columns(item)))
+    layout = replace(layout, columns=frozenset(item.name for item in layout.inputs if _has_columns(item, layout)))
     if layout.columns and takes(layout):
+        for name in sorted(layout.columns):
+            looser = replace(layout, columns=layout.columns - {name})
+            layout = looser if takes(looser) else layout
         return layout
     names = [item.name for item in layout.inputs]
     still = replace(layout, steady=frozenset(names))

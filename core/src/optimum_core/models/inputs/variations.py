@@ -131,11 +131,11 @@ class Around:
             return array
         if item.kind == "ids":
             return self._other_ids(item.name, array)
+        if item.name in self.layout.columns:
+            return self._between(item, array)
         if array.dtype.kind == "f":
             switch = array.ndim > 0 and array.shape[-1] > 1 and is_switch(array) and self.rng.random() < 0.5
             return self._switched(item, array) if switch else self._jittered(array)
-        if item.name in self.layout.columns:
-            return self._between(item, array)
         if array.min() == array.max():
             given = self.given[item.name]
             if item.kind != "types" and array.dtype != bool and given.min() != given.max():
@@ -161,14 +161,17 @@ class Around:
         return np.where(stay, array, self.rng.choice(ordinary, size=array.shape)) if len(ordinary) else array
 
     def _between(self, item: InputLayout, array: Numbers) -> Numbers:
-        """Return whole numbers between the samples' own at each place along the last axis; from zero where all are one
-        above it."""
+        """Return numbers like the samples' at each place along the last axis: of floats, those of a row; whole numbers
+        between the least and the greatest, from zero where all are one above it."""
         given = self.given[item.name]
-        rows = given.reshape(-1, given.shape[-1])
-        low, high = rows.min(axis=0), rows.max(axis=0)
         places = self._places(item.axes[-1], given.shape[-1], array.shape[-1])
+        rows = given.reshape(-1, given.shape[-1])[:, places]
+        if array.dtype.kind == "f":
+            chosen = self.rng.integers(0, len(rows), size=array.shape)
+            return np.asarray(rows[chosen, np.arange(len(places))])
+        low, high = rows.min(axis=0), rows.max(axis=0)
         low = np.where((low == high) & (high > 0), 0, low)
-        return np.asarray(self.rng.integers(low[places], high[places], size=array.shape, endpoint=True))
+        return np.asarray(self.rng.integers(low, high, size=array.shape, endpoint=True))
 
     def _jittered(self, array: Numbers) -> Numbers:
         """Return values with noise of half the given ones' standard deviation, none negative if none was; NaN and

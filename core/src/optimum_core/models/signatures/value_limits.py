@@ -4,7 +4,9 @@ them: places in another input or a constant, classes that are written out; and c
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,8 +25,16 @@ log = logging.getLogger(__name__)
 #: A number beyond every index that is looked for.
 FAR = 2**20 + 3
 
+_MOST_VALUES = 2**20
 #: Most places along the last axis that are asked for bounds of their own.
 _MOST_COLUMNS = 64
+
+#: Most calls for one bound, and most seconds for those of an input of floats.
+_MOST_CALLS, _MOST_SECONDS = 100, 60.0
+#: Draws of values within the bounds of all columns, of which the model has to take each.
+_DRAWS = 8
+
+Columns = tuple[tuple[float | None, float | None], ...]
 
 _STEPS: Mapping[Literal["least", "greatest"], int] = {"least": -1, "greatest": 1}
 
@@ -37,7 +47,7 @@ class ValueBounds:
     greatest: int | None = None
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
-    columns: tuple[tuple[int | None, int | None], ...] | None = None
+    columns: Columns | None = None
 
 
 def within_limits(
@@ -53,14 +63,14 @@ def within_limits(
     """
     found = ValueBounds(least=known[0], greatest=known[1])
     item = next(item for item in layout.inputs if item.name == name)
-    if item.kind not in {*ANY_VALUES, "spans"} or name in layout.steady:
-        return found
     plain = is_plain(module)
+    if item.kind not in {*ANY_VALUES, "spans"} or (name in layout.steady and not plain):
+        return found
     # A library's model may make something as large as a number says: only places in its inputs are looked for.
     search = _Search(module, layout, arrays, name, FAR if plain else 2 * max(layout.lengths.values(), default=0) + 1)
     try:
         for side in _STEPS:
-            if getattr(found, side) is None:
+            if getattr(found, side) is None and name not in layout.steady:
                 found = replace(found, **search.bound(side))
         if plain or known != (None, None):
             found = search.by_column(found)
@@ -68,6 +78,28 @@ def within_limits(
         log.debug("limits of %s are not looked for: %r", name, error)
         return ValueBounds(least=known[0], greatest=known[1])
     return found
+
+
+def float_limits(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[tuple[str, ValueBounds]]:
+    """Yield the bounds of floats of which a plain module refuses others, as where it makes whole numbers of them and
+    looks these up.
+
+    Args:
+        arrays: samples of the user.
+    """
+    if not is_plain(module):
+        return
+    for item in layout.inputs:
+        finite = np.isfinite(arrays.get(item.name, 0.0)).all()
+        if item.kind == "given" and item.dtype in ("float32", "float64") and finite:
+            try:
+                search = _Search(module, layout, arrays, item.name, FAR)
+                columns = search.columns() if search.may_be_bounded() else ()
+            except (ReadsNumberError, ExportError) as error:
+                log.debug("limits of %s are not looked for: %r", item.name, error)
+                continue
+            if columns:
+                yield item.name, ValueBounds(columns=columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +121,7 @@ class _Search:
         axes = self.layout.axes
         alone = {axis: [{axis: length} for length in lengths_beside(self.layout, axis)] for axis in axes}
         moving = [axis for axis in axes if not self._ends_at(limit, step, alone[axis])]
-        beside = [{axis: lengths_beside(self.layout, axis)[place] for axis in axes} for place in (0, 1)]
+        beside = self._beside()
         if not moving:
             return {side: limit} if not axes or self._ends_at(limit, step, beside) else {}
         if len(moving) > 1:
@@ -101,30 +133,66 @@ class _Search:
 
     def by_column(self, found: ValueBounds) -> ValueBounds:
         """Return the bounds with those of each place along the last axis, if these differ."""
-        item = next(item for item in self.layout.inputs if item.name == self.name)
-        count = item.axes[-1] if len(item.axes) > 1 else 0
-        if not isinstance(count, int) or not 2 <= count <= _MOST_COLUMNS or found.least_by or found.greatest_by:
+        if found.least_by or found.greatest_by or self._places() == (None,):
             return found
-        inputs = draw(self.layout, Case(name="limits", padding="none"), self.arrays)
-        asked = [_Asked(self.module, inputs, self.name, self.far, column) for column in range(count)]
-        columns = tuple((one.end(found.least, -1), one.end(found.greatest, 1)) for one in asked)
-        if len(set(columns)) == 1:
-            return replace(found, least=columns[0][0], greatest=columns[0][1])
+        columns = self.columns(found.least, found.greatest)
+        if not columns:
+            return found
         least, greatest = zip(*columns, strict=True)
         return replace(
             found,
             least=None if None in least else min(least),
             greatest=None if None in greatest else max(greatest),
-            columns=columns,
+            columns=columns if len(columns) > 1 else None,
         )
+
+    def _places(self) -> tuple[int | None, ...]:
+        """Return the places along the last axis; of a single axis, or of many places, one that stands for all."""
+        last = self._width({})
+        return tuple(range(last)) if 0 < last <= _MOST_COLUMNS else (None,)
+
+    def _width(self, lengths: Mapping[str, int]) -> int:
+        """Return the number of places along the last axis, if there is one besides the first."""
+        item = next(item for item in self.layout.inputs if item.name == self.name)
+        return self.layout.shape(item, lengths)[-1] if len(item.axes) > 1 else 0
+
+    def may_be_bounded(self) -> bool:
+        """Whether the model refuses numbers far up everywhere, or far down, in calls short enough for a search."""
+        start = time.process_time()
+        bounded = self._asked({}).refuses_far()
+        calls = 2 * _MOST_CALLS * len(self._places())
+        return bounded and calls * (time.process_time() - start) / 2 < _MOST_SECONDS
+
+    def columns(self, least: int | None = None, greatest: int | None = None) -> Columns:
+        """Return the bounds of each place along the last axis; one pair where all are alike or may vary in number; none
+        where the model does not take all that lies within, or other lengths move them.
+
+        Args:
+            least, greatest: those expected.
+        """
+        places = self._places()
+        asked = [self._asked({}, place) for place in places]
+        found = tuple((one.end(least, -1), one.end(greatest, 1)) for one in asked)
+        if all(column == (None, None) for column in found) or not asked[0].takes_all_within(found):
+            return ()
+        for lengths in self._beside() if self.layout.axes else ():
+            width = self._width(lengths)
+            there = [pair for pair in zip(places, found, strict=True) if pair[0] is None or pair[0] < width]
+            if not all(self._asked(lengths, place).has(*pair) for place, pair in there):
+                return ()
+        return found if len(set(found)) > 1 else found[:1]
+
+    def _beside(self) -> list[dict[str, int]]:
+        """Return lengths of all axes other than the traced ones, longer and shorter."""
+        return [{axis: lengths_beside(self.layout, axis)[place] for axis in self.layout.axes} for place in (0, 1)]
 
     def _ends_at(self, limit: int, step: int, places: Iterable[Mapping[str, int]]) -> bool:
         """Whether a value is the last that is taken at all these lengths."""
         return all(self._asked(lengths).ends_at(limit, step) for lengths in places)
 
-    def _asked(self, lengths: Mapping[str, int]) -> _Asked:
+    def _asked(self, lengths: Mapping[str, int], place: int | None = None) -> _Asked:
         case = Case(name="limits", lengths=lengths, padding="none")
-        return _Asked(self.module, draw(self.layout, case, self.arrays), self.name, self.far)
+        return _Asked(self.module, draw(self.layout, case, self.arrays), self.name, self.far, place)
 
 
 class _Asked:
@@ -138,13 +206,14 @@ class _Asked:
     def __init__(self, module: Any, inputs: Arrays, name: str, far: int, column: int | None = None) -> None:
         self._module, self._inputs, self._name, self._column = module, inputs, name, column
         self._greatest = far
-        self._limits = np.iinfo(inputs[name].dtype)
+        dtype = inputs[name].dtype
+        self._limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
 
-    def last(self, step: int) -> int | None:
+    def last(self, step: int) -> Any:
         """Return the value furthest up (`step` 1) or down (-1) that is taken; None: there is no limit."""
         array = self._inputs[self._name]
         usual = array if self._column is None else array[..., self._column]
-        taken = int(usual.max() if step > 0 else usual.min())
+        taken = (usual.max() if step > 0 else usual.min()).item()
         try:
             refused = self._far(self._greatest, step)
             self._takes(refused)
@@ -152,16 +221,30 @@ class _Asked:
             refused = self._far(min(COUNTED, self._greatest), step)
         if (refused - taken) * step <= 0 or self._takes(refused) or not self._takes(taken):
             return None
-        while abs(refused - taken) > 1:
-            middle = (taken + refused) // 2
+        while (middle := self._between(taken, refused)) not in (taken, refused):
             taken, refused = (middle, refused) if self._takes(middle) else (taken, middle)
         return taken
+
+    def _between(self, taken: Any, refused: Any) -> Any:
+        dtype = self._inputs[self._name].dtype
+        return (taken + refused) // 2 if dtype.kind != "f" else dtype.type((taken + refused) / 2).item()
+
+    def refuses_far(self) -> bool:
+        """Whether the model refuses this input with numbers that are far up everywhere, or far down."""
+        array = self._inputs[self._name]
+        return not all(self._answers(np.full_like(array, self._far(self._greatest, step))) for step in (1, -1))
+
+    def takes_all_within(self, columns: Columns) -> bool:
+        """Whether the model takes any values within bounds, and so none of these depends on another."""
+        array = self._inputs[self._name]
+        rng = np.random.default_rng(7)
+        return all(self._answers(drawn_within(columns, array, rng)) for _ in range(_DRAWS))
 
     def _far(self, number: int, step: int) -> int:
         """Return a number that far up or down, or the last of the type."""
         return min(number, int(self._limits.max)) if step > 0 else max(-number, int(self._limits.min))
 
-    def end(self, expected: int | None, step: int) -> int | None:
+    def end(self, expected: int | None, step: int) -> Any:
         """Return what `last` does.
 
         Args:
@@ -169,16 +252,22 @@ class _Asked:
         """
         return expected if expected is not None and self.ends_at(expected, step) else self.last(step)
 
-    def ends_at(self, value: int, step: int) -> bool:
+    def has(self, least: float | None, greatest: float | None) -> bool:
+        """Whether these are the bounds here too; None: any."""
+        return all(limit is None or self.ends_at(limit, step) for limit, step in ((least, -1), (greatest, 1)))
+
+    def ends_at(self, value: Any, step: int) -> bool:
         """Whether a value is the last that is taken here too."""
         return self._takes(value) and not self._takes(value + step)
 
-    def _takes(self, value: int) -> bool:
+    def _takes(self, value: Any) -> bool:
         array = self._inputs[self._name]
+        if not self._limits.min <= value <= self._limits.max:
+            return False
         # Where the samples' own numbers are too large for shorter inputs, the least of them may not be.
         return any(self._answers(self._holding(base, value)) for base in (array, np.full_like(array, array.min())))
 
-    def _holding(self, array: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
+    def _holding(self, array: np.ndarray[Any, Any], value: Any) -> np.ndarray[Any, Any]:
         made = array.copy()
         if self._column is None:
             made.flat[made.size // 2] = value
@@ -195,3 +284,21 @@ class _Asked:
             log.debug("%s: %r", self._name, error)
             return False
         return True
+
+
+def drawn_within(columns: Columns, like: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return an input with whole numbers over all that it takes at each place along the last axis; where one lacks a
+    bound, what is there stays. One pair of bounds holds for all places."""
+    made = like.copy()
+    shared = range(min(len(columns), like.shape[-1])) if len(columns) > 1 else ()
+    for view, (least, greatest) in zip([made[..., index] for index in shared] or [made], columns, strict=False):
+        if least is not None and greatest is not None:
+            first, last = math.ceil(least), math.floor(greatest)
+            view[...] = np.resize(_all_between(first, last, rng), view.shape)
+    return made
+
+
+def _all_between(least: int, greatest: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
+    greatest = min(greatest, least + _MOST_VALUES)
+    return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, greatest))))
