@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core.models.signatures import size_records
+from optimum_core.models.signatures import size_branches, size_records
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.verify.planned_cases import planned_cases
 
@@ -208,3 +208,20 @@ def test_a_refusal_hides_no_comparison_before_it() -> None:
         return x.shape[1] > 40
 
     assert 40 in _described(condition).switches[LENGTH]
+
+
+def test_lengths_that_take_long_are_not_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def longer(x: torch.Tensor) -> bool:
+        calls.append(x.shape[1])
+        return bool(x.shape[1] > 57)
+
+    def found() -> tuple[int, ...]:
+        calls.clear()
+        return describe(Scaled(longer).eval(), name="m", samples={"x": torch.randn(2, 6, 3)}).switches[LENGTH]
+
+    assert found() == (57,) and 57 in calls
+    monkeypatch.setattr(size_branches, "_CONFIRMING", 0.0)
+    monkeypatch.setattr(size_branches, "_TIMES", 0.0)
+    assert found() == (57,) and 57 not in calls

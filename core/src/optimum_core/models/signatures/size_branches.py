@@ -7,6 +7,7 @@ axis, and so at which length the comparison turns out otherwise; runs on both si
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -23,6 +24,9 @@ MOST = 3
 _POWERS = (2, 3)
 #: Most times that the length at which a comparison turns is corrected.
 _CORRECTIONS = 8
+#: Seconds after which the lengths of an axis are no longer confirmed, or that many times those of the traced length, if
+#: that is more: a model may take far longer at a longer text, as one that makes a sound of it.
+_CONFIRMING, _TIMES = 4.0, 12.0
 
 
 def size_switches(
@@ -44,9 +48,19 @@ def _nearest(comparisons_at: ComparisonsAt, axis: str, layout: Layout, beside: t
         return comparisons_at({axis: length})
 
     here = layout.lengths[axis]
-    base, sites = run(here), turns_along(run, here, beside)
-    turns = {_confirmed(run, sites[turn], here, turn) for turn in nearest_turns(sites, here)}
+    start = time.process_time()
+    base = run(here)
+    patience = max(_CONFIRMING, _TIMES * (time.process_time() - start))
+    sites = turns_along(run, here, beside)
+    start = time.process_time()
+
+    def is_over() -> bool:
+        return time.process_time() - start > patience
+
+    turns = {_confirmed(run, sites[turn], here, turn, is_over) for turn in nearest_turns(sites, here)}
     for turn in nearest_turns(turns, here):  # beyond it other code runs, with comparisons of its own
+        if is_over():
+            break
         side, away = beyond(turn, here), -2 if turn < here else 2
         there = {site: sides for site, sides in run(side).items() if site not in base}
         if there and side + away > 0:
@@ -112,17 +126,20 @@ def _fitted(lengths: Array, a: float, b: float, *, here: int, there: int) -> Arr
     return a + (b - a) / (there - here) * (lengths - here)
 
 
-def _confirmed(run: Callable[[int], Comparisons], site: Site, here: int, turn: int) -> int:
+def _confirmed(run: Callable[[int], Comparisons], site: Site, here: int, turn: int, is_over: Callable[[], bool]) -> int:
     """Return the length at which a comparison turns, by runs on both sides of it; the expected one if they do not tell.
 
     Sizes that follow an axis in no line, such as squares, are followed by lines between ever nearer lengths.
 
     Args:
         turn: where it is expected to turn.
+        is_over: whether no more runs are to be made.
     """
     usual, guess = _result(site, run(here)[site]), turn
     near, far = here, None  # the farthest length with the usual result, and the nearest with the other one
     for _ in range(_CORRECTIONS):
+        if is_over():
+            break
         below, above = run(guess).get(site), run(guess + 1).get(site)
         if below is None or above is None:
             break
