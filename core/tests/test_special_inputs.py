@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertModel,
     InformerConfig,
     InformerForPrediction,
     LukeConfig,
     LukeForEntityClassification,
     LukeForEntitySpanClassification,
     LukeModel,
+    NystromformerConfig,
+    NystromformerForSequenceClassification,
     OneFormerConfig,
     OneFormerForUniversalSegmentation,
     Siglip2VisionConfig,
@@ -148,3 +152,21 @@ def test_patches_of_pictures_are_as_many_as_their_height_and_width_say() -> None
     inputs = signature.draw(Case(name="drawn", lengths={"patches": 9}, seed=1))
     grids, kept = inputs["spatial_shapes"], inputs["pixel_attention_mask"].sum(axis=1)
     assert (grids >= 1).all() and (grids.prod(axis=1) <= kept).all() and kept.min() < 9
+
+
+PIECES = {
+    "chunks": (lambda: BertModel(BertConfig(**TINY, vocab_size=99, chunk_size_feed_forward=5)), 125),
+    "segments": (
+        lambda: NystromformerForSequenceClassification(
+            NystromformerConfig(**TINY, vocab_size=99, segment_means_seq_len=16, num_landmarks=4)
+        ),
+        16,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_a_text_that_is_cut_into_equal_pieces_has_a_length_that_they_divide(kind: str) -> None:
+    make, length = PIECES[kind]
+    signature = describe(make().eval(), name=kind)
+    assert signature.inputs[0].shape == ("batch", length)

@@ -144,6 +144,8 @@ def _without_masks_of_nothing(inputs: tuple[InputLayout, ...]) -> tuple[InputLay
     return tuple(item for item in inputs if framed or "frames" not in item.axes)
 
 
+#: Tokens of texts of one length, at most.
+_FIXED_TEXT = 128
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
 
 
@@ -264,7 +266,8 @@ def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]
     """Yield layouts with lengths and limits; for texts with pictures or sounds, first with a separate batch axis for
     each."""
     lengths = _lengths(facts)
-    layout = Layout(inputs=inputs, lengths=lengths, stated=lengths, **words(facts))
+    stated = {**lengths, "sequence": _text_lengths(facts)[1]}
+    layout = Layout(inputs=inputs, lengths=lengths, stated=stated, **words(facts))
     apart = with_media_apart(inputs)
     if apart != inputs:
         yield replace(layout, inputs=apart)
@@ -286,8 +289,7 @@ def with_media_apart(inputs: tuple[InputLayout, ...]) -> tuple[InputLayout, ...]
 
 def _lengths(facts: Facts) -> dict[str, int]:
     height, width = _picture_size(facts)
-    positions = _positions(facts)
-    text = max(4, min(13, (positions - 2) // 2))
+    text, _ = _text_lengths(facts)
     return {
         "batch": 2,
         "media_batch": 4,
@@ -300,6 +302,19 @@ def _lengths(facts: Facts) -> dict[str, int]:
         "frames": 96,
         **special_lengths(facts),
     }
+
+
+def _text_lengths(facts: Facts) -> tuple[int, int]:
+    """Return the length of texts to trace with, and that of texts of one length: layers that cut them into equal pieces
+    take multiples of these alone, or one length."""
+    positions = _positions(facts)
+    usual = max(4, min(13, (positions - 2) // 2))
+    segmented, piece = facts.get("segment_means_seq_len"), facts.get("chunk_size_feed_forward", default=0)
+    if segmented and segmented != facts.get("num_landmarks"):
+        return int(segmented), int(segmented)
+    if piece > 1:
+        return -(-usual // piece) * piece, max(min(_FIXED_TEXT, positions) // piece, 1) * piece
+    return usual, usual
 
 
 def words(facts: Facts) -> dict[str, Any]:
