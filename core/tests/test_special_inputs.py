@@ -154,7 +154,7 @@ def test_patches_of_pictures_are_as_many_as_their_height_and_width_say() -> None
     assert (grids >= 1).all() and (grids.prod(axis=1) <= kept).all() and kept.min() < 9
 
 
-PIECES = {
+PIECES: dict[str, tuple[Callable[[], Any], int]] = {
     "chunks": (lambda: BertModel(BertConfig(**TINY, vocab_size=99, chunk_size_feed_forward=5)), 125),
     "segments": (
         lambda: NystromformerForSequenceClassification(
