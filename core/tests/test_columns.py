@@ -59,6 +59,21 @@ def test_each_column_has_bounds_of_its_own(rows: str) -> None:
     assert others[:, 0].max() <= 4 and others[:, 2].max() <= 2
 
 
+def test_a_large_table_beside_a_small_one() -> None:
+    rows = 2**20 + 50
+
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large, self.small = torch.nn.Embedding(rows, 1), torch.nn.Embedding(6, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.large(x[:, 0]) + self.small(x[:, 1])  # type: ignore[no-any-return]
+
+    spec = describe(Two().eval(), name="two", samples={"x": _rows([0, 5], [7, 2])}).inputs[0]
+    assert spec.columns == ((0, rows - 1), (0, 5))
+
+
 def test_columns_alike_have_one_range() -> None:
     class Alike(torch.nn.Module):
         def __init__(self) -> None:

@@ -19,6 +19,7 @@ from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.inputs.special_forms import ANY_VALUES
 from optimum_core.models.signatures.axes import lengths_beside
+from optimum_core.models.signatures.eager_trials import tables_of
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def within_limits(
     if item.kind not in {*ANY_VALUES, "spans"} or (name in layout.steady and not plain):
         return found
     # A library's model may make something as large as a number says: only places in its inputs are looked for.
-    search = _Search(module, layout, arrays, name, FAR if plain else 2 * max(layout.lengths.values(), default=0) + 1)
+    far = _beyond_tables(module) if plain else 2 * max(layout.lengths.values(), default=0) + 1
+    search = _Search(module, layout, arrays, name, far)
     try:
         for side in _STEPS:
             if getattr(found, side) is None and name not in layout.steady:
@@ -93,13 +95,18 @@ def float_limits(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iter
         finite = np.isfinite(arrays.get(item.name, 0.0)).all()
         if item.kind == "given" and item.dtype in ("float32", "float64") and finite:
             try:
-                search = _Search(module, layout, arrays, item.name, FAR)
+                search = _Search(module, layout, arrays, item.name, _beyond_tables(module))
                 columns = search.columns() if search.may_be_bounded() else ()
             except (ReadsNumberError, ExportError) as error:
                 log.debug("limits of %s are not looked for: %r", item.name, error)
                 continue
             if columns:
                 yield item.name, ValueBounds(columns=columns)
+
+
+def _beyond_tables(module: Any) -> int:
+    """Return a number beyond every index that is looked for, and beyond the rows of the module's tables."""
+    return max(FAR, *tables_of(module), 0)
 
 
 @dataclass(frozen=True, slots=True)
