@@ -68,7 +68,8 @@ def _compiled_forward(model: torch.nn.Module) -> torch.nn.Module:
 
 def _compiled_part(model: torch.nn.Module) -> torch.nn.Module:
     changed = copy.deepcopy(model)
-    changed.add_module("extra", torch.compile(torch.nn.Linear(2, 2), backend="eager"))
+    compiled: Any = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    changed.add_module("extra", compiled)
     return changed
 
 

@@ -71,6 +71,7 @@ class Layout:
         stated: for every named axis the length by configuration or sample, which a fixed axis gets.
         steady: inputs that keep the user's own values in every call, since the eager model refuses others.
         ordered: the rows of samples stay in their order.
+        places: inputs of whole numbers that become less where an axis is shorter than in the user's call: places in it.
     """
 
     inputs: tuple[InputLayout, ...]
@@ -82,6 +83,7 @@ class Layout:
     stated: Mapping[str, int] = field(default_factory=dict)
     steady: frozenset[str] = frozenset()
     ordered: bool = False
+    places: frozenset[str] = frozenset()
 
     @property
     def axes(self) -> tuple[str, ...]:

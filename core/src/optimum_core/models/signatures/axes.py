@@ -80,7 +80,7 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     """Fix the axes that do not vary, at their configured lengths; give the others lengths that differ from each other,
     and try them again there."""
     configured = {**layout.lengths, **layout.stated}
-    before = layout
+    before = layout = _with_places(trials, layout)
     ranges: dict[str, AxisRange] = {}
     runs: ShapesAt = {}
     refused = layout
@@ -100,6 +100,22 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
     fixed = fixed_axes(refused, layout, _NOT_ALL)
     return Settled(layout=layout, configured=configured, shapes=runs, ranges=ranges, fixed=fixed)
+
+
+def _with_places(trials: Trials, layout: Layout) -> Layout:
+    """Return the layout with whole numbers as places, if the eager model refuses a shorter axis for their sake."""
+    names = {
+        item.name
+        for item in layout.inputs
+        if item.kind == "given" and item.name not in layout.steady and trials.arrays[item.name].dtype.kind in "iu"
+    }
+    nearer = replace(layout, places=frozenset(names))
+    for axis in layout.axes if names else ():
+        for length in sorted({lengths_beside(layout, axis)[1], layout.lengths[axis] // 2, 2, 1}):
+            shorter = {axis: length}
+            if trials.shapes(layout, shorter) is None and trials.shapes(nearer, shorter) is not None:
+                return nearer
+    return layout
 
 
 def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:

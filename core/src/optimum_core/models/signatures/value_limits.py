@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 #: A number beyond every index that is looked for.
 FAR = 2**20 + 3
 
+#: How bounds follow the length of an axis: as many times it, and over so many.
+_MOST_OVER = 4
+_RATIOS = (*((times, 1) for times in range(2, 5)), *((1, over) for over in range(2, _MOST_OVER + 1)))
+
 _STEPS: Mapping[Literal["least", "greatest"], int] = {"least": -1, "greatest": 1}
 
 
@@ -33,6 +37,8 @@ class ValueBounds:
     greatest: int | None = None
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
+    least_ratio: tuple[int, int] = (1, 1)
+    greatest_ratio: tuple[int, int] = (1, 1)
 
 
 def within_limits(
@@ -85,8 +91,27 @@ class _Search:
             return {}
         axis = moving[0]
         plus = limit - step * traced[axis]
-        follows = all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside)
-        return {f"{side}_by": (axis, plus)} if follows else {}
+        if all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside):
+            return {f"{side}_by": (axis, plus)}
+        found = self._ratio(axis, step, limit)
+        return {f"{side}_by": (axis, step * found[0]), f"{side}_ratio": found[1]} if found is not None else {}
+
+    def _ratio(self, axis: str, step: int, limit: int) -> tuple[int, tuple[int, int]] | None:
+        """Return what is added to the length of an axis, times the first number and over the second, to give the bound;
+        None: it moves otherwise."""
+        here = self.layout.lengths[axis]
+        limits = {here: step * limit}
+        for length in (*(here + more for more in range(1, _MOST_OVER)), *lengths_beside(self.layout, axis)):
+            last = self._asked({axis: length}).last(step)
+            if last is None:
+                return None
+            limits[length] = step * last
+        for times, over in _RATIOS:
+            # (length * times + plus) // over is the limit at each length, for what lies in all these intervals.
+            starts = [last * over - length * times for length, last in limits.items()]
+            if max(starts) < min(starts) + over:
+                return max(starts), (times, over)
+        return None
 
     def _ends_at(self, limit: int, step: int, places: Iterable[Mapping[str, int]]) -> bool:
         """Whether a value is the last that is taken at all these lengths."""
