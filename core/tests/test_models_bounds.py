@@ -181,6 +181,43 @@ def test_places_in_another_input_are_bounded_by_its_length(
         assert signature.pinned(axis, 12).inputs[1].greatest == greatest + 3
 
 
+@pytest.mark.parametrize(
+    ("pick", "greatest", "least"),
+    [
+        (lambda x, place: x[:, ::2][:, place], lambda n: (n + 1) // 2 - 1, lambda n: -((n + 1) // 2)),
+        (lambda x, place: x[:, 1::2][:, place], lambda n: n // 2 - 1, lambda n: -(n // 2)),
+        (lambda x, place: x[:, 3 * place], lambda n: (n - 1) // 3, lambda n: -(n // 3)),
+        (lambda x, place: torch.cat([x, x, x[:, :1]], 1)[:, place], lambda n: 2 * n, lambda n: -2 * n - 1),
+        (lambda x, place: x[:, place + 1], lambda n: n - 2, lambda n: -n - 1),
+    ],
+)
+def test_places_are_bounded_by_a_multiple_or_a_part_of_a_length(
+    pick: Callable[..., torch.Tensor], greatest: Callable[[int], int], least: Callable[[int], int]
+) -> None:
+    class Pick(torch.nn.Module):
+        def forward(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+            return pick(x, place)
+
+    samples = {"x": torch.randn(2, 13), "place": torch.tensor([3, 0, 2])}
+    signature = describe(Pick().eval(), name="pick", samples=samples)
+    (axis,) = (axis for axis in signature.axes if axis.startswith("axis1_13"))
+    for length in (4, 7, 13, 14, 30, 31, 200):
+        spec = signature.inputs[1].at({axis: length})
+        assert (spec.least, spec.greatest) == (least(length), greatest(length)), length
+
+
+def test_places_do_not_fix_the_axis_that_they_are_in() -> None:
+    """The last position of the samples is none of a shorter call, whose places are nearer to the start."""
+    samples = {"x": torch.randn(2, 9), "place": torch.tensor([8, 0, 4])}
+    signature = describe(Picked("column").eval(), name="picked", samples=samples)
+    assert signature.fixed == ()
+    (axis,) = (axis for axis in signature.axes if axis.startswith("axis1_9"))
+    for length in (1, 5, 9, 33):
+        drawn = signature.draw(Case(name="length", lengths={axis: length}))
+        assert drawn["x"].shape[1] == length
+        assert drawn["place"].max() == (8 if length >= 9 else 8 * length // 9)
+
+
 def test_unsigned_numbers_are_no_less_than_zero() -> None:
     class Lookup(torch.nn.Module):
         def __init__(self) -> None:

@@ -66,6 +66,13 @@ def _compiled_forward(model: torch.nn.Module) -> torch.nn.Module:
     return changed
 
 
+def _compiled_part(model: torch.nn.Module) -> torch.nn.Module:
+    changed = copy.deepcopy(model)
+    compiled: Any = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    changed.add_module("extra", compiled)
+    return changed
+
+
 def _with_layer(cls: type, model: torch.nn.Module) -> torch.nn.Module:
     changed = copy.deepcopy(model)
     changed.add_module("extra", cls())
@@ -87,6 +94,7 @@ _FORMS: dict[str, tuple[Any, str, str]] = {
     "quantize_dynamic": (_dynamic, r"quantized by torch\.ao\.quantization", "before it was quantized"),
     "jit": (_traced, r"torch\.jit", "as it was before"),
     "compiled forward": (_compiled_forward, "replaced by a compiled one", "del model.forward"),
+    "compiled part": (_compiled_part, "forward of extra was replaced", "model.extra = model.extra._orig_mod"),
     "gptq": (lambda model: _with_layer(_GPTQ, model), "GPTQModel.*'extra'", "before it was quantized"),
     "peft inside": (lambda model: _with_layer(_LORA, model), "adapters of PEFT", r"merge_and_unload\(\)"),
     "torchao": (lambda m: _with_tensor("torchao.q", "Int8Tensor", m), "torchao .*Int8Tensor", "before it was"),

@@ -257,3 +257,20 @@ def test_what_no_array_holds_is_named(convert: Callable[[torch.Tensor], torch.Te
 
     with pytest.raises(SourceError, match=f"'other' of its outputs is a tensor that no array can hold .{said}"):
         describe(Converting().eval(), name="converting", samples={"x": Y})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda y: (part for part in y), r"output is a builtins\.generator"),
+        (lambda y: y.detach().numpy(), r"output is a numpy\.ndarray"),
+        (lambda y: Plain(y), r"output is a .*Plain"),
+        (lambda y: (), "returns no tensor"),
+        (lambda y: None, "returns no tensor"),
+    ],
+)
+def test_a_model_whose_whole_answer_cannot_be_given_back_is_refused_with_that(
+    make: Callable[[Any], Any], said: str
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        describe(Module(make).eval(), name="odd", samples={"x": torch.ones(2, 8)})

@@ -76,3 +76,17 @@ def test_lengths_of_a_workload_leave_fixed_axes_as_they_are(
     signature = described("bert")[1].pinned("batch", 1).pinned("sequence", 12)
     drawn = signature.draw(Case(name="1x12", lengths={"batch": 8, "sequence": 16}))
     assert {array.shape for array in drawn.values()} == {(1, 12)}
+
+
+def test_features_that_fit_by_accident_do_not_vary() -> None:
+    """Eight positions of nine features have as many numbers as nine rows of eight."""
+
+    class Rows(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1, 8).softmax(-1).view_as(x)
+
+    signature = describe(Rows().eval(), name="rows", samples={"x": torch.randn(2, 8, 8)})
+    (spec,) = signature.inputs
+    assert isinstance(spec.shape[1], str)
+    assert spec.shape[2] == 8
+    assert all(known.least == 1 for known in signature.ranges.values())

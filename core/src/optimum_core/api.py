@@ -16,7 +16,8 @@ from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
-from optimum_core.models.eager.torch_modes import ordinary_modes
+from optimum_core.models.eager.torch_modes import ordinary_modes, settings_kept
+from optimum_core.models.silence import muted
 from optimum_core.models.sources.converted import ConvertedSource, converted_at
 from optimum_core.models.sources.sentences.in_memory import sentence_class
 from optimum_core.models.sources.source import Source, open_given
@@ -114,7 +115,7 @@ def accelerate(
         return _as_converted(converted, request, cache)
     pretrained.require_export_packages("accelerate()")
     supports = _supports_of(request, plugins, hardware)
-    with ordinary_modes():
+    with settings_kept(), ordinary_modes():
         source = open_given(
             model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
         )
@@ -134,7 +135,7 @@ def accelerate(
         cache=cache,
         emit=_listener(progress),
     )
-    with ordinary_modes(), unwound_on_termination():
+    with settings_kept(), ordinary_modes(), muted("torch"), unwound_on_termination():
         accelerated = pipeline.run()
     return _as_given(model, _noted(accelerated, plugins, request.target))
 

@@ -164,10 +164,11 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 def warn_of_limits(manifest: Manifest) -> None:
     """Warn where the export took one side of a data-dependent branch, as no other could be made, and where the eager
-    model answers otherwise after other calls, or with gradients, which no export does."""
+    model answers otherwise after other calls, or with gradients, or changes its inputs, which no export does."""
     _warn_of_branches(manifest)
     _warn_of_memory(manifest)
     _warn_of_gradients(manifest)
+    _warn_of_inputs_left(manifest)
 
 
 def _warn_of_branches(manifest: Manifest) -> None:
@@ -197,6 +198,16 @@ def _warn_of_gradients(manifest: Manifest) -> None:
         warnings.warn(
             f"{manifest.model.name}: eager answers otherwise while gradients are recorded; this model answers as eager "
             f"does under torch.no_grad(), so compare it with eager there",
+            UnprovedWarning,
+            stacklevel=6,
+        )
+
+
+def _warn_of_inputs_left(manifest: Manifest) -> None:
+    if manifest.report is not None and manifest.report.inputs_left:
+        warnings.warn(
+            f"{manifest.model.name}: eager changes its inputs in place ({', '.join(manifest.report.inputs_left)}); "
+            f"this model leaves them as they are",
             UnprovedWarning,
             stacklevel=6,
         )

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,7 @@ def silence(*libraries: str) -> Iterator[None]:
         yield
         return
     me = threading.get_ident()
-    with warnings.catch_warnings(), _mute(libraries):
+    with warnings.catch_warnings(), muted(*libraries):
         warnings.simplefilter("ignore")
         with _lock:
             _silent[me] += 1
@@ -77,7 +77,12 @@ def silence(*libraries: str) -> Iterator[None]:
 
 
 @contextmanager
-def _mute(libraries: Collection[str]) -> Iterator[None]:
+def muted(*libraries: str) -> Iterator[None]:
+    """Mute the loggers of top-level packages, in all threads, while the block runs; with the logger "optimum_core" at
+    DEBUG, leave them."""
+    if logging.getLogger("optimum_core").isEnabledFor(logging.DEBUG):
+        yield
+        return
     known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in libraries]
     loggers = [logging.getLogger(name) for name in {*known, *libraries}]
     levels = [logger.level for logger in loggers]

@@ -22,6 +22,8 @@ def proof(manifest: Manifest, backend: str) -> str:
         return "NOT as eager after other calls"
     if report is not None and report.minds_gradients:
         return "verified under no_grad only"
+    if report is not None and report.inputs_left:
+        return "verified, but its inputs stay as they are"
     if backend != manifest.backend:
         return f"verified on {manifest.backend} alone"
     if not original:

@@ -34,6 +34,7 @@ class EagerRemarks(TypedDict):
 
     remembers: bool
     minds_gradients: bool
+    inputs_left: tuple[str, ...]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,6 +53,7 @@ class References:
     notes: tuple[str, ...] = ()
     _remembers: bool = False
     _minds_gradients: bool = False
+    _written: tuple[str, ...] = ()
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _seconds: dict[int, float] = field(default_factory=dict)
     _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
@@ -69,7 +71,9 @@ class References:
             eager: whether that is the eager model itself.
         """
         return EagerRemarks(
-            remembers=self._remembers and not eager, minds_gradients=self._minds_gradients and not eager
+            remembers=self._remembers and not eager,
+            minds_gradients=self._minds_gradients and not eager,
+            inputs_left=() if eager else self._written,
         )
 
     def drawn(self, signature: ModelSignature, shapes: Sequence[WorkShape] = ()) -> tuple[ReferenceCase, ...]:
@@ -87,6 +91,7 @@ class References:
             if not self.notes and stage.seconds < _PATIENCE:
                 self._look_for_memory(self._drawn[key], stage.seconds)
                 self._look_for_gradients(signature)
+            self._note_writes(self._drawn[key])
         return self._drawn[key]
 
     def _room(self, shapes: Sequence[WorkShape]) -> Room:
@@ -124,6 +129,14 @@ class References:
         """Return `Report.left_out` for a candidate of this signature."""
         in_a_row = [f"calls in a row, but for {self._few[0]} of {self._few[1]}"] if self._few is not None else []
         return (*(case.name for case in self.left_out(signature)), *in_a_row)
+
+    def _note_writes(self, cases: tuple[ReferenceCase, ...]) -> None:
+        """Add a note if the eager model changes its inputs in place."""
+        written = sorted(frozenset().union(*(case.written for case in cases)))
+        if written and not self._written:
+            self._written = tuple(written)
+            names = ", ".join(map(repr, written))
+            self._note(f"eager changes its inputs in place ({names}); this model leaves them as they are")
 
     def _look_for_memory(self, cases: tuple[ReferenceCase, ...], seconds: float) -> None:
         """Add a note if the eager model's outputs depend on earlier calls.

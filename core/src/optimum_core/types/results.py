@@ -256,6 +256,7 @@ class Report:
         left_out: comparisons with eager of the chosen candidate for which a stated budget had too little time left.
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
         minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
+        inputs_left: inputs that eager changes in place, and the chosen one leaves as they are.
     """
 
     model: str
@@ -275,6 +276,7 @@ class Report:
     left_out: tuple[str, ...] = ()
     remembers: bool = False
     minds_gradients: bool = False
+    inputs_left: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> CandidateResult | None:

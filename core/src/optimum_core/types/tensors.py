@@ -75,6 +75,8 @@ class TensorSpec:
         least_by, greatest_by: an axis whose length decides on the smallest or the largest value, as of places in
             another input, and what is added to the length, or to the negated one: with ("sequence", 0) and
             ("sequence", -1), values go from -sequence to sequence - 1. None: no length does.
+        least_ratio, greatest_ratio: what the length is multiplied by first, and the sum divided by and rounded down:
+            (2, 1) of places in two such axes that were joined, (1, 2) of places among every second position.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
         columns: for each place along the last axis the smallest and the largest value, each None without a known limit,
@@ -104,6 +106,8 @@ class TensorSpec:
     greatest: int | None = None
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
+    least_ratio: tuple[int, int] = (1, 1)
+    greatest_ratio: tuple[int, int] = (1, 1)
     sides: tuple[int, int] | None = None
     columns: tuple[tuple[float | None, float | None], ...] | None = None
     nonfinite: bool = False
@@ -132,11 +136,13 @@ class TensorSpec:
         """
         made = replace(self, shape=tuple(lengths.get(str(axis), axis) for axis in self.shape))
         if self.least_by is not None and self.least_by[0] in lengths:
-            axis, plus = self.least_by
-            made = replace(made, least=plus - lengths[axis], least_by=None)
+            (axis, plus), (times, over) = self.least_by, self.least_ratio
+            least = -((lengths[axis] * times - plus) // over)
+            made = replace(made, least=least, least_by=None, least_ratio=(1, 1))
         if self.greatest_by is not None and self.greatest_by[0] in lengths:
-            axis, plus = self.greatest_by
-            made = replace(made, greatest=plus + lengths[axis], greatest_by=None)
+            (axis, plus), (times, over) = self.greatest_by, self.greatest_ratio
+            greatest = (lengths[axis] * times + plus) // over
+            made = replace(made, greatest=greatest, greatest_by=None, greatest_ratio=(1, 1))
         return made
 
     @property

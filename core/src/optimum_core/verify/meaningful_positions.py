@@ -16,8 +16,8 @@ def meaningful(
     valid: Mapping[str, Mask], lengths: Mapping[str, int], spec: TensorSpec, shape: tuple[int, ...]
 ) -> Mask | None:
     """Return the mask of an output's meaningful positions, also where its batch or its positions have a fixed length;
-    None: all are meaningful."""
-    if len(spec.shape) < 2 or spec.shape[0] not in ("batch", shape[0]):
+    None: all are meaningful, as of an output that has other axes than it has as a rule (`x.squeeze()` of one row)."""
+    if not 2 <= len(spec.shape) == len(shape) or spec.shape[0] not in ("batch", shape[0]):
         return None
     if isinstance(spec.shape[1], str):
         return valid.get(spec.shape[1])

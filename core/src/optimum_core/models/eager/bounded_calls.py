@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.eager.operator_watch import OperatorWatch
 from optimum_core.models.eager.time_limit import time_limit
 
 #: Seconds of CPU time for a call.
@@ -28,13 +28,13 @@ class ReadsNumberError(Exception):
     """A model reads a large whole number of a tensor in Python, or reads memory by such numbers without a check."""
 
 
-class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoCounting(OperatorWatch):
     """Raises where a large whole number is read, except in functions that only check it."""
 
     checks = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        made = func(*args, **kwargs)
         reads = func is torch.ops.aten._local_scalar_dense.default and not self.checks
         if reads and type(made) is int and abs(made) > COUNTED:
             raise ReadsNumberError
@@ -73,6 +73,6 @@ def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ExportError: the call does not end; a model's own errors are passed on.
         ReadsNumberError: the model reads a large whole number in Python, and may count up to it, or memory by it.
     """
-    guard = _NoCounting()  # type: ignore[no-untyped-call]
+    guard = _NoCounting()
     with guard, _Checking(guard), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):
         return eager_outputs(module, inputs)

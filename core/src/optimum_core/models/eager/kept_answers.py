@@ -39,7 +39,10 @@ class _Store:
         return self.answers[key][0]
 
     def keep(self, key: Key, answer: Any) -> None:
-        count = sum(tensor.numel() for tensor in flatten(answer).values())
+        try:
+            count = sum(tensor.numel() for tensor in flatten(answer).values())
+        except TypeError:  # it is no tensor, and holds none
+            count = 0
         self.answers[key] = answer, count
         self.numbers += count
         while self.numbers > _MOST_NUMBERS:

@@ -146,7 +146,8 @@ def structure_of(value: Any, who: str) -> Structure:
     tensors = flatten(value) if isinstance(value, Mapping | tuple | list) or hasattr(value, "layout") else {}
     found = _structure(value, iter(tensors), "its output", who)
     if not tensors:
-        raise SourceError(who, "it returns no tensor", "let forward return a tensor, or containers of them")
+        what = "" if _container(value) else f", but a {type(value).__name__}"
+        raise SourceError(who, f"it returns no tensor{what}", "let forward return a tensor, or containers of them")
     return found
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from optimum_core.models.eager.calls import apart, call, fresh
+from optimum_core.models.eager.operator_watch import OperatorWatch
 
 #: Members of a tensor that give its numbers away without an operator.
 _GIVING_AWAY = frozenset({
@@ -19,18 +19,18 @@ _GIVING_AWAY = frozenset({
 })  # fmt: skip
 
 
-class _ReadWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
+class _ReadWatch(OperatorWatch):
     """A mode that notes whether an operator was given a tensor, or a view of it."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # of torch
+        super().__init__()
         self._place = _place(tensor)
         self.happened = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tensors = (item for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor))
         self.happened = self.happened or any(_place(item) == self._place for item in tensors)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 class _AwayWatch(TorchFunctionMode):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from optimum_core.models.eager.calls import apart, call, fresh
+from optimum_core.models.eager.operator_watch import OperatorWatch
 from optimum_core.models.eager.outputs import as_array, flatten
 
 #: The whole number from which on a float of 32 bits does not hold each.
@@ -55,16 +55,16 @@ def outputs_with_noise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]
     return {name: as_array(tensor).copy() for name, tensor in flatten(found).items()}
 
 
-class _Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Noise(OperatorWatch):
     """Changes the floats that each inexact operator reads, and the order of equal values in those that choose."""
 
     def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         weights = (*module.parameters(), *module.buffers())
         self._kept = {item.untyped_storage().data_ptr() for item in weights if item.numel() > _LARGE_WEIGHT}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, writes = kwargs or {}, func._schema.is_mutable
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        writes = func._schema.is_mutable
         name = func.overloadpacket.__name__
         if name in _CHOOSING and not writes and not kwargs.get("stable") and _has_places(args):
             return _from_the_back(func, args, kwargs, _CHOOSING[name])

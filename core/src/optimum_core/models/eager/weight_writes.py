@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.operator_watch import OperatorWatch
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -22,21 +22,18 @@ class _WritesWeightsError(Exception):
     """A call was about to write into a weight."""
 
 
-class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
+class _WriteWatch(OperatorWatch):
     """A mode in which an operator that writes into one of some tensors raises an error in place of writing."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # of torch
+        super().__init__()
         self._places = {place for tensor in tensors if (place := _place(tensor))}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        named = kwargs or {}
-        written = _written(getattr(func, "_schema", None), args, named)
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        written = _written(getattr(func, "_schema", None), args, kwargs)
         if any(isinstance(value, torch.Tensor) and _place(value) in self._places for value in written):
             raise _WritesWeightsError
-        return func(*args, **named)
+        return func(*args, **kwargs)
 
 
 def _written(schema: Any, args: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch.jit._trace import TracerWarning
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from optimum_core.models.eager import operator_watch
+from optimum_core.models.eager.operator_watch import OperatorWatch
 from optimum_core.models.exporting import rewriting
 from optimum_core.models.exporting.rewriting.traced_lengths import traced_rounding
 
@@ -32,10 +33,9 @@ Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, warnings.__file__, *rewriting.__path__)
+_BETWEEN = (_TORCH, __file__, operator_watch.__file__, warnings.__file__, *rewriting.__path__)
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
-_READ = torch.ops.aten._local_scalar_dense.default
 #: Functions that read a tensor's memory without an operator.
 _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
 #: Parts of operator names that take a tensor's shape and type, and no value.
@@ -91,11 +91,11 @@ def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) ->
     return reads.places
 
 
-class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Reads(OperatorWatch):
     """Tracker of values that derive from some tensors in an eager call; it records where Python reads one."""
 
     def __init__(self, samples: Iterable[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.places: set[Place] = set()
         self._derived = WeakIdKeyDictionary()
         for sample in samples:
@@ -104,16 +104,15 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def derives(self, values: Any) -> bool:
         return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = (args, kwargs or {})
-        made = func(*args, **(kwargs or {}))
-        if func is _READ:
-            if self.derives(given):
-                self.places.add(_place())
-        elif not any(part in func.name() for part in _LIKE) and self.derives(given):
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        given = (args, kwargs)
+        made = func(*args, **kwargs)
+        if not any(part in func.name() for part in _LIKE) and self.derives(given):
             for leaf in tree_leaves(made):
                 if isinstance(leaf, torch.Tensor):
                     self._derived[leaf] = True
+                elif isinstance(leaf, bool | int | float | complex):
+                    self.places.add(_place())
         return made
 
 

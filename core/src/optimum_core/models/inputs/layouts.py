@@ -81,6 +81,7 @@ class Layout:
         steady: inputs that keep the user's own values in every call, since the eager model refuses others.
         columns: inputs with values of their own at each place along the last axis, between those of the samples there.
         ordered: the rows of samples stay in their order.
+        places: inputs of whole numbers that become less where an axis is shorter than in the user's call: places in it.
     """
 
     inputs: tuple[InputLayout, ...]
@@ -93,6 +94,7 @@ class Layout:
     steady: frozenset[str] = frozenset()
     columns: frozenset[str] = frozenset()
     ordered: bool = False
+    places: frozenset[str] = frozenset()
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -67,7 +67,16 @@ class Around:
         for index, length in enumerate(self.layout.shape(item, self.lengths)):
             places = self._places(item.axes[index], array.shape[index], length)
             array = np.take(array, places, axis=index)
-        return array.astype(item.dtype)
+        return (self._nearer(array) if item.name in self.layout.places else array).astype(item.dtype)
+
+    def _nearer(self, array: Numbers) -> Numbers:
+        """Return places in axes that are shorter than the user's, brought nearer to zero in proportion: those in a
+        part of an axis, or in several that were joined, are then in range as well."""
+        lengths = {**self.layout.lengths, **self.lengths}
+        for axis, stated in self.layout.stated.items():
+            if axis in self.layout.axes and lengths[axis] < stated:
+                array = np.trunc(array * (lengths[axis] / stated))
+        return array
 
     def _places(self, axis: int | str, size: int, length: int) -> Numbers:
         """Return the positions of the given call to use along one axis: the same in every input that has the axis."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from optimum_core.models.inputs.layouts import PICTURE, Layout
@@ -80,7 +81,7 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     """Fix the axes that do not vary, at their configured lengths; give the others lengths that differ from each other,
     and try them again there."""
     configured = {**layout.lengths, **layout.stated}
-    before = layout
+    before = layout = _with_places(trials, layout)
     ranges: dict[str, AxisRange] = {}
     runs: ShapesAt = {}
     refused = layout
@@ -90,6 +91,8 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
         if not _varies(trials, layout, axis, tried, ranges.get(axis), patch):
             layout = layout.pinned(axis, configured[axis])
             refused = refused if any(tried.values()) else refused.pinned(axis, configured[axis])
+    for axis in _taken_by_accident(trials, layout):
+        layout, refused = (each.pinned(axis, configured[axis]) for each in (layout, refused))
     if any(configured[axis] != before.lengths[axis] for axis in set(before.axes) - set(layout.axes)):
         runs = {(axis, length): trials.shapes(layout, {axis: length}) for axis, length in runs if axis in layout.axes}
     apart = _apart(layout)
@@ -100,6 +103,33 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
     fixed = fixed_axes(refused, layout, _NOT_ALL)
     return Settled(layout=layout, configured=configured, shapes=runs, ranges=ranges, fixed=fixed)
+
+
+def _taken_by_accident(trials: Trials, layout: Layout) -> tuple[str, ...]:
+    """Return axes whose other lengths the eager model takes only while an earlier axis has the samples' length: in
+    `x.reshape(-1, 8)`, eight positions of any number of features have as many numbers as some of eight features."""
+    axes = [axis for axis in layout.axes if not is_batch(axis) and axis not in _STEPS]
+    for first, later in combinations(axes, 2):
+        pairs = tuple(zip(lengths_beside(layout, first), lengths_beside(layout, later), strict=True))
+        if all(trials.shapes(layout, {first: one, later: other}) is None for one, other in pairs):
+            return (later,)
+    return ()
+
+
+def _with_places(trials: Trials, layout: Layout) -> Layout:
+    """Return the layout with whole numbers as places, if the eager model refuses a shorter axis for their sake."""
+    names = {
+        item.name
+        for item in layout.inputs
+        if item.kind == "given" and item.name not in layout.steady and trials.arrays[item.name].dtype.kind in "iu"
+    }
+    nearer = replace(layout, places=frozenset(names))
+    for axis in layout.axes if names else ():
+        for length in sorted({lengths_beside(layout, axis)[1], layout.lengths[axis] // 2, 2, 1}):
+            shorter = {axis: length}
+            if trials.shapes(layout, shorter) is None and trials.shapes(nearer, shorter) is not None:
+                return nearer
+    return layout
 
 
 def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:

@@ -34,26 +34,36 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
         arrays: samples of the user; they are varied as far as the eager model takes that.
 
     Raises:
-        SourceError: it runs on none of them, or returns no tensor.
+        SourceError: it runs on none of them, or returns no tensor, or what cannot be given back.
     """
-    problem = ""
+    problem, without = "", list[Any]()
     for layout in with_groups(layouts, module, arrays):
         if not layout.inputs:
             continue
         try:
             output = ask_once(module, draw(layout, Case(name="first"), arrays))
-            if not flatten(output):
-                raise TypeError("it gives no tensor")
         except Exception as error:  # noqa: BLE001 - any failure rules this layout out
             found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
             log.debug("%s: %s", name, found)
             problem = problem or found
             continue
+        if not _holds_tensors(output):
+            without.append(output)
+            continue
         check_held(output, f"model {name!r}")
         if not arrays:
             return layout, output
         return as_varied_as_eager_takes(layout, partial(_takes_fresh, module, arrays, output)), output
+    for output in without:
+        structure_of(output, f"model {name!r}")
     raise _underivable(name, module, problem, bool(arrays))
+
+
+def _holds_tensors(output: Any) -> bool:
+    try:
+        return bool(flatten(output))
+    except TypeError:  # it is no tensor, and no container of such
+        return False
 
 
 def _underivable(name: str, module: Any, problem: str, given_ones: bool) -> SourceError:

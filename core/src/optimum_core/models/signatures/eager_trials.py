@@ -70,7 +70,8 @@ class Trials:
 
         if copy is not self.module:
             for part in copy.modules():
-                part.register_forward_pre_hook(look)
+                if not isinstance(part, torch.jit.ScriptModule):  # it takes no hooks
+                    part.register_forward_pre_hook(look)
         try:
             call(copy, apart(inputs))
         except _EnoughError:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from optimum_core.models.eager.operator_watch import OperatorWatch
 
 _BY_MASK = ("aten::index.Tensor", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 _MASKS = (torch.bool, torch.uint8)
 
 
-class FewerKept(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
+class FewerKept(OperatorWatch):
     """A mode in which what operators keep by its value lacks the last.
 
     The values of one call do not tell an axis of such a length from the input's, where all happen to be kept.
@@ -22,16 +22,13 @@ class FewerKept(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # of torch
+        super().__init__()
         self.happened = False
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        named = dict(kwargs or {})
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.name() in _BY_MASK:
-            return func(args[0], [self._fewer(index) for index in args[1]], *args[2:], **named)
-        found = func(*args, **named)
+            return func(args[0], [self._fewer(index) for index in args[1]], *args[2:], **kwargs)
+        found = func(*args, **kwargs)
         if torch.Tag.dynamic_output_shape not in getattr(func, "tags", ()):
             return found
         self.happened = True

@@ -329,6 +329,8 @@ def _input_spec(trials: Trials, layout: Layout, item: InputLayout, values: Value
         greatest=values.greatest,
         least_by=values.least_by,
         greatest_by=values.greatest_by,
+        least_ratio=values.least_ratio,
+        greatest_ratio=values.greatest_ratio,
         sides=sides,
         columns=values.columns,
         exact=follows_type(trials.module, layout, item, trials.arrays),

@@ -36,6 +36,9 @@ _MOST_CALLS, _MOST_SECONDS = 100, 60.0
 _DRAWS = 8
 
 Columns = tuple[tuple[float | None, float | None], ...]
+#: How bounds follow the length of an axis: as many times it, and over so many.
+_MOST_OVER = 4
+_RATIOS = (*((times, 1) for times in range(2, 5)), *((1, over) for over in range(2, _MOST_OVER + 1)))
 
 _STEPS: Mapping[Literal["least", "greatest"], int] = {"least": -1, "greatest": 1}
 
@@ -49,6 +52,8 @@ class ValueBounds:
     least_by: tuple[str, int] | None = None
     greatest_by: tuple[str, int] | None = None
     columns: Columns | None = None
+    least_ratio: tuple[int, int] = (1, 1)
+    greatest_ratio: tuple[int, int] = (1, 1)
 
 
 def within_limits(
@@ -135,8 +140,27 @@ class _Search:
             return {}
         axis = moving[0]
         plus = limit - step * traced[axis]
-        follows = all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside)
-        return {f"{side}_by": (axis, plus)} if follows else {}
+        if all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside):
+            return {f"{side}_by": (axis, plus)}
+        found = self._ratio(axis, step, limit)
+        return {f"{side}_by": (axis, step * found[0]), f"{side}_ratio": found[1]} if found is not None else {}
+
+    def _ratio(self, axis: str, step: int, limit: int) -> tuple[int, tuple[int, int]] | None:
+        """Return what is added to the length of an axis, times the first number and over the second, to give the bound;
+        None: it moves otherwise."""
+        here = self.layout.lengths[axis]
+        limits = {here: step * limit}
+        for length in (*(here + more for more in range(1, _MOST_OVER)), *lengths_beside(self.layout, axis)):
+            last = self._asked({axis: length}).last(step)
+            if last is None:
+                return None
+            limits[length] = step * last
+        for times, over in _RATIOS:
+            # (length * times + plus) // over is the limit at each length, for what lies in all these intervals.
+            starts = [last * over - length * times for length, last in limits.items()]
+            if max(starts) < min(starts) + over:
+                return max(starts), (times, over)
+        return None
 
     def by_column(self, found: ValueBounds) -> ValueBounds:
         """Return the bounds with those of each place along the last axis, if these differ."""

@@ -267,8 +267,11 @@ def _recompiled(module: Any) -> Problem | None:
     for name, part in module.named_modules():
         forward = vars(part).get("forward")
         if hasattr(forward, "_torchdynamo_orig_callable"):
-            where = name or "the model"
-            return f"forward of {where} was replaced by a compiled one", "del model.forward, or compile a copy instead"
+            where = f"model.{name}" if name else "model"
+            remedy = f"del {where}.forward, or compile a copy instead"
+            if hasattr(part, "_orig_mod"):
+                remedy = f"put the module that was compiled in its place: {where} = {where}._orig_mod"
+            return f"forward of {name or 'the model'} was replaced by a compiled one", remedy
     return None
 
 

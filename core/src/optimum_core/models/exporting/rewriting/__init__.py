@@ -2,8 +2,8 @@
 
 One module for each, as a mode of torch: promotions of integers (`promotion`), values at edges (`edges`), roundings to
 bfloat16 (`narrow_floats`), complex numbers (`complex_pairs`), loops over experts (`expert_loops`), lengths and views
-that follow the call (`traced_lengths`, `traced_views`), and what one exporter alone gets wrong (`tracer_faults`). None
-of them is active while the eager model runs as the reference.
+that follow the call (`traced_lengths`, `traced_views`), calls that fail (`failing_calls`), and what one exporter alone
+gets wrong (`tracer_faults`). None of them is active while the eager model runs as the reference.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from optimum_core.models.exporting.rewriting.complex_pairs import ComplexPairs
 from optimum_core.models.exporting.rewriting.edges import EdgesWrittenOut
 from optimum_core.models.exporting.rewriting.expert_loops import WholeExpertLoops
+from optimum_core.models.exporting.rewriting.failing_calls import failing_calls_end_the_trace
 from optimum_core.models.exporting.rewriting.narrow_floats import WideNarrowFloats
 from optimum_core.models.exporting.rewriting.promotion import ExplicitPromotion
 from optimum_core.models.exporting.rewriting.traced_views import TracedViews
@@ -34,7 +35,7 @@ def export_ready(module: Any) -> Iterator[None]:
         EdgesWrittenOut(), ExplicitPromotion(), nullcontext() if narrow else WideNarrowFloats(), ComplexPairs(),
         WholeExpertLoops(), TracedViews(),
     )  # fmt: skip
-    with _traceable_experts(module), ExitStack() as stack:
+    with _traceable_experts(module), failing_calls_end_the_trace(), ExitStack() as stack:
         for mode in modes:
             stack.enter_context(mode)
         _leave_own_frames_out()
