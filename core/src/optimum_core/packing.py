@@ -14,6 +14,7 @@ from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.data.plain_reading import reads_alike
+from optimum_core.models.inputs.facts import main_input_of
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
 from optimum_core.models.sources import resaved_files
 from optimum_core.models.sources.companions import licence_of
@@ -142,7 +143,7 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         returns_tuple=getattr(source.config, "return_dict", True) is False,
         positional=positional(module) if source.format is None else None,
         defaults={name: value for name, value in defaults.items() if name not in inputs},
-        main_input=getattr(module, "main_input_name", signature.inputs[0].name),
+        main_input=main_input_of(module) if hasattr(module, "main_input_name") else signature.inputs[0].name,
         can_generate=signature.decoder is not None,
         dtype="float32",
         has_original=source.format is None,

@@ -97,9 +97,16 @@ class EncoderFace:
         )
 
     def read(self, output: Any, mask: Any) -> Encoded:
-        """Return an encoder's output as it was handed in, with the mask of the encoder's input."""
+        """Return an encoder's output as it was handed in, with the mask of the encoder's input.
+
+        Raises:
+            InputError: the mask leaves something out, and the output is none of this encoder, which makes a mask of it.
+        """
         hidden = output["last_hidden_state"] if hasattr(output, "keys") else output[0]
         own = getattr(output, _MASK, None) if self.makes_mask else mask
+        if own is None and mask is not None and not bool(torch.as_tensor(mask).all()):
+            why = "encoder_outputs come without the mask of their places, and attention_mask is that of the samples"
+            raise InputError(self._who, why, "pass what get_encoder() of this model returns, or the samples themselves")
         return Encoded(hidden=hidden.detach().numpy(), mask=own.numpy() if own is not None else None)
 
 

@@ -65,12 +65,26 @@ def facts_of(module: Any, processor: Any = None) -> Facts:
     named = {
         name: item for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
     }
+    main = main_input_of(module)
+    same = _ONE_UNDER_NAMES - {main} if main != getattr(module, "main_input_name", main) else frozenset[str]()
     return Facts(
         class_name=type(module).__name__,
         config=getattr(module, "config", None),
-        parameters=tuple(parameters),
+        parameters=tuple(name for name in parameters if name not in same),
         required=tuple(name for name, item in named.items() if item.default is item.empty),
-        main_input=getattr(module, "main_input_name", "input_ids"),
+        main_input=main,
         processor=processor,
         is_graph=getattr(module, "is_graph", False),
     )
+
+
+#: Names of one and the same input of a SpeechEncoderDecoderModel, whose encoder's own name for it says what it is.
+_ONE_UNDER_NAMES = frozenset({"inputs", "input_values", "input_features"})
+
+
+def main_input_of(module: Any) -> str:
+    """Return the name of a model's main input: that of its encoder, where "inputs" stands for it."""
+    stated = str(getattr(module, "main_input_name", "input_ids"))
+    own = getattr(getattr(module, "encoder", None), "main_input_name", stated)
+    is_other = stated == "inputs" and own in _ONE_UNDER_NAMES and own in inspect.signature(module.forward).parameters
+    return str(own) if is_other else stated
