@@ -78,6 +78,16 @@ def test_a_model_of_other_parts_says_why_it_has_none(kind: str, message: str) ->
         described(kind)
 
 
+def test_the_edges_of_the_pictures_before_a_decoder_may_be_fixed() -> None:
+    free = described("donut")
+    made = free.pinned("width", 64)
+    parts = {graph.name: graph for graph in graphs_of(made)}
+    assert parts["encoder"].interface.inputs[0].shape == ("batch", 3, 32, 64) == made.inputs[0].shape
+    assert free.inputs[0].shape == ("batch", 3, 32, "width")
+    assert parts["encoder"].samples()["pixel_values"].shape[3] == 64
+    assert parts["decoder"].interface == decoder_of(free)
+
+
 def test_an_encoder_is_called_as_generate_calls_it_where_the_whole_takes_no_cache() -> None:
     """Switch Transformers hand `use_cache` to their encoder too, which refuses it; and their encoder's output has more
     than hidden states."""

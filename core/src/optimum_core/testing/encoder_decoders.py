@@ -116,6 +116,17 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
         "pad_token_id": 0, "decoder_start_token_id": 2,
     }),
+    "donut": ("vision-encoder-decoder", {
+        "encoder": {
+            "model_type": "donut-swin", "image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [1, 1],
+            "num_heads": [2, 4], "window_size": 4,
+        },
+        "decoder": {
+            "model_type": "mbart", **_BART, "encoder_layers": 5, "is_decoder": True, "add_cross_attention": True,
+            "is_encoder_decoder": False,
+        },
+        "pad_token_id": 0, "decoder_start_token_id": 2,
+    }),
     "blip": ("blip", {
         "text_config": {
             "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2,
@@ -130,7 +141,7 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     }),
 }  # fmt: skip
 SPEECH = ("whisper", "speech_to_text", "speecht5", "wav2vec2_mbart", "moonshine")
-CAPTIONS = ("vit_gpt2", "blip")
+CAPTIONS = ("vit_gpt2", "donut", "blip")
 
 
 @cache
