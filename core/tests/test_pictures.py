@@ -275,7 +275,7 @@ def test_a_processor_that_makes_labels_for_every_text_asks_without() -> None:
     own.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, unk_token="[UNK]", bos_token="<bos>")
     pictures = SiglipImageProcessor(size={"height": 16, "width": 16})
-    pictures.image_seq_length = 4
+    vars(pictures)["image_seq_length"] = 4
     processor = PaliGemmaProcessor(pictures, tokenizer)
     assert "labels" in processor(text="<image>What", images=np.zeros((16, 16, 3), np.uint8), return_tensors="pt")
     made = asked_about("image", processor)
