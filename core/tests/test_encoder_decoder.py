@@ -60,9 +60,13 @@ def test_an_encoder_of_recordings_may_have_fixed_places_and_no_mask() -> None:
     assert "encoder_attention_mask" not in known
 
 
-def test_an_encoder_may_make_a_mask_of_its_own() -> None:
-    known = decoder_of(described("moonshine")).encoder
+@pytest.mark.parametrize("kind", ["moonshine", "speech_to_text", "speecht5", "wav2vec2_mbart"])
+def test_an_encoder_may_make_a_mask_of_its_own(kind: str) -> None:
+    """Of the samples' or frames', of which it makes fewer places. The last one's configuration counts more layers than
+    its decoder has."""
+    known = decoder_of(described(kind)).encoder
     assert known is not None
+    assert len(decoder_of(described(kind)).state.layers) == 2
     assert [spec.name for spec in known.encoder.outputs] == ["last_hidden_state", "encoder_attention_mask"]
 
 
@@ -72,6 +76,16 @@ def test_an_encoder_may_make_a_mask_of_its_own() -> None:
 def test_a_model_of_other_parts_says_why_it_has_none(kind: str, message: str) -> None:
     with pytest.raises(NotADecoderError, match=message):
         described(kind)
+
+
+def test_the_edges_of_the_pictures_before_a_decoder_may_be_fixed() -> None:
+    free = described("donut")
+    made = free.pinned("width", 64)
+    parts = {graph.name: graph for graph in graphs_of(made)}
+    assert parts["encoder"].interface.inputs[0].shape == ("batch", 3, 32, 64) == made.inputs[0].shape
+    assert free.inputs[0].shape == ("batch", 3, 32, "width")
+    assert parts["encoder"].samples()["pixel_values"].shape[3] == 64
+    assert parts["decoder"].interface.inputs == decoder_of(free).inputs
 
 
 def test_an_encoder_is_called_as_generate_calls_it_where_the_whole_takes_no_cache() -> None:
@@ -106,7 +120,7 @@ def test_every_part_is_a_pure_function_of_its_inputs(kind: str) -> None:
 # The eager model as parts, and the comparison of others with it.
 
 
-@pytest.mark.parametrize("kind", ["bart", "whisper", "m2m_100"])
+@pytest.mark.parametrize("kind", ["bart", "whisper", "m2m_100", "speech_to_text", "wav2vec2_mbart"])
 def test_the_eager_parts_pass_the_dialogues_and_wrong_ones_do_not(kind: str) -> None:
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     dialogues = drawn_dialogues(encoder_decoder(kind), described(kind))
@@ -126,6 +140,21 @@ class _OtherRows(EncoderDecoder):
     def encode(self, inputs: Any) -> Encoded:
         made = super().encode(inputs)
         return Encoded(hidden=np.roll(made.hidden, 1, axis=0), mask=made.mask)
+
+
+def test_dialogues_run_an_encoder_once_for_each_row() -> None:
+    """An encoder of recordings takes most of the time of a comparison."""
+    rows, parts = list[int](), eager("bart")
+    own = parts.encode
+
+    def counting(inputs: Any) -> Encoded:
+        rows.append(len(inputs["input_ids"]))
+        return own(inputs)
+
+    parts.encode = counting  # type: ignore[method-assign]
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    assert with_dialogues(nothing, parts, drawn_dialogues(encoder_decoder("bart"), described("bart"))).passed
+    assert rows == [1, 2]
 
 
 def test_rows_that_repeat_are_read_once_and_exchanging_them_copies_nothing() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.model_session import EncoderDecoderSession, open_session
 from optimum_core.hardware import detect
@@ -51,6 +51,15 @@ def test_the_cache_of_another_model_is_refused() -> None:
         with pytest.raises(InputError, match="cache of another model"):
             call(IDS, past_key_values=cache)
     assert other(IDS[:, :1], past_key_values=cache).logits.shape[1] == 1  # it is as it was
+
+
+def test_layers_of_a_cache_have_no_tensors_to_read() -> None:
+    cache = text_host()(IDS).past_key_values
+    assert len(cache.layers) == len(cache) == 2 and cache.batch_size == 1
+    for name in ("keys", "values"):
+        with pytest.raises(UnavailableError, match="lie in the backend"):
+            getattr(cache.layers[0], name)
+    assert "5 positions of 2 layers" in repr(cache)
 
 
 def test_a_cache_that_is_handed_in_stays_after_a_call_without_one() -> None:

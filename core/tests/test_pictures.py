@@ -265,6 +265,23 @@ def test_a_processor_without_a_template_asks_with_its_token_for_pictures() -> No
     assert asked_about("image", object()) is None
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # transformers' own
+def test_a_processor_that_makes_labels_for_every_text_asks_without() -> None:
+    """With labels PaliGemma gives a loss, and was accelerated as one forward pass."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PaliGemmaProcessor, PreTrainedTokenizerFast, SiglipImageProcessor
+
+    own = Tokenizer(models.WordLevel({"[UNK]": 0, "<bos>": 1}, unk_token="[UNK]"))
+    own.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, unk_token="[UNK]", bos_token="<bos>")
+    pictures = SiglipImageProcessor(size={"height": 16, "width": 16})
+    vars(pictures)["image_seq_length"] = 4
+    processor = PaliGemmaProcessor(pictures, tokenizer)
+    assert "labels" in processor(text="<image>What", images=np.zeros((16, 16, 3), np.uint8), return_tensors="pt")
+    made = asked_about("image", processor)
+    assert made is not None and {"input_ids", "pixel_values"} <= set(made) and "labels" not in made
+
+
 def test_a_processor_of_sounds_asks_about_a_sound() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor, WhisperFeatureExtractor

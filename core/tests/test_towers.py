@@ -30,6 +30,7 @@ from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.pictures import described, picture_inputs, picture_model
 from optimum_core.types import Artifact, AxisRange, Report, Step
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.edge_value_cases import edge_cases
 
 
 def tower(kind: str) -> Tower:
@@ -133,6 +134,31 @@ def test_a_mask_is_an_input_of_the_tower_whether_it_leaves_something_out_or_not(
     torch.testing.assert_close(face(**inputs, pixel_attention_mask=mask).logits, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(face(**inputs).logits, whole, rtol=1e-4, atol=1e-4)
     assert [int(call["patch_attention_mask"].sum()) for call in calls] == [8, 16]
+
+
+def test_a_mask_that_leaves_nothing_of_a_picture_goes_to_the_eager_tower() -> None:
+    """It is compared with no backend either: each answers such rows in a way of its own."""
+    face, calls, record = answering("smolvlm", change=2.0)
+    module = picture_model("smolvlm").get_submodule(record.path)
+    mask = torch.ones(2, 4, 4, dtype=torch.bool)
+    pixels = torch.as_tensor(np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    with torch.no_grad():
+        face.get_submodule(record.path)(pixels, patch_attention_mask=mask, **record.constants)
+        assert len(calls) == 1
+        mask[1] = False
+        made = face.get_submodule(record.path)(pixels, patch_attention_mask=mask, **record.constants)
+        wanted = module(pixels, patch_attention_mask=mask, **record.constants)
+    assert len(calls) == 1
+    torch.testing.assert_close(made.last_hidden_state, wanted.last_hidden_state)
+    found, drawn = tower("smolvlm"), list[str]()
+    whole = found.module(picture_model("smolvlm"))
+
+    def case(name: str, inputs: Any, outputs: Any) -> ReferenceCase:
+        drawn.append(name)
+        return ReferenceCase(name=name, inputs=inputs, outputs=outputs)
+
+    list(edge_cases(whole, found.signature, case))
+    assert "patch_attention_mask all on" in drawn and not any("all off" in name for name in drawn)
 
 
 def test_lengths_beyond_those_compared_go_to_the_eager_tower_and_any_number_of_pictures_does_not() -> None:

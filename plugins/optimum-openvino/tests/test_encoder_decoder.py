@@ -149,3 +149,19 @@ print(made.tolist())
         IDS, attention_mask=MASK, max_new_tokens=12, forced_bos_token_id=9, do_sample=False, num_beams=1
     )
     assert done.stdout.strip() == str(want.tolist())
+
+
+def test_pictures_of_a_decoder_are_fixed_to_one_size_where_a_trace_holds_for_no_other(tmp_path: Path) -> None:
+    """Donut fills its windows up by Python's `if`. It was refused as a whole."""
+    module = encoder_decoder("donut")
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(module, target="openvino", cache_dir=tmp_path / "cache", shapes=[(1, 4)], budget=0)
+    assert fast.can_generate() and fast.report is not None
+    assert any("width is fixed at 64" in note for note in fast.report.notes)
+    pixels = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(3))
+    asked: dict[str, Any] = {"max_new_tokens": 24, "num_beams": 2, "no_repeat_ngram_size": 2, "eos_token_id": None}
+    want = module.generate(pixels, do_sample=False, **asked)
+    assert torch.equal(fast.generate(pixels, do_sample=False, **asked), want)
+    assert not torch.equal(want[0], want[1])
+    with pytest.raises(InputError, match="pixel_values"):
+        fast.generate(torch.zeros(1, 3, 32, 68), max_new_tokens=2)

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from optimum_core import accelerate, load
-from optimum_core.errors import UnavailableError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.measure import Effort, measuring
-from optimum_core.testing.encoder_decoders import encoder_decoder
+from optimum_core.models.decoders.encoder_decoder_generate import host_for
+from optimum_core.testing.encoder_decoders import encoder_decoder, opened_parts
 
 # transformers' own: it repeats a tensor by numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__", "ignore:Passing `generation_config` together")
@@ -81,3 +82,28 @@ def test_the_language_is_that_which_eager_detects(whisper: Any, fast: Any) -> No
     want = copy.deepcopy(whisper).detect_language(FRAMES)
     assert torch.equal(fast.detect_language(FRAMES), want)
     assert set(want.tolist()) <= {70, 71}
+
+
+@pytest.mark.parametrize("kind", ["speech_to_text", "speecht5", "wav2vec2_mbart"])
+def test_an_encoder_that_makes_one_place_of_several_samples_leaves_padding_out(kind: str, tmp_path: Path) -> None:
+    module = encoder_decoder(kind)
+    session = opened_parts(kind, "ort", "onnx", tmp_path, exporter="onnx", route="torchscript")
+    known = (session.parts, module.config, lambda: module.generation_config)
+    name = "input_features" if kind == "speech_to_text" else "input_values"
+    host = host_for(type(module).__name__, kind, *known, main_input=name)
+    shape = (2, 60, 8) if kind == "speech_to_text" else (2, 1200)
+    mask = torch.ones(shape[:2], dtype=torch.long)
+    mask[1, shape[1] // 2 :] = 0
+    given = {name: torch.randn(shape, generator=torch.Generator().manual_seed(5)), "attention_mask": mask}
+    asked: dict[str, Any] = {"max_new_tokens": 24, "do_sample": False, "no_repeat_ngram_size": 2, "eos_token_id": None}
+    assert not torch.equal(module.generate(**given, **asked), module.generate(given[name], **asked))  # padding matters
+    for beams in (1, 4):
+        want, got = (model.generate(**given, num_beams=beams, **asked) for model in (module, host))
+        assert torch.equal(got, want)
+    read = host.get_encoder()(**given)
+    assert torch.equal(
+        host.generate(encoder_outputs=read, attention_mask=mask, **asked), host.generate(**given, **asked)
+    )
+    read.attention_mask = None
+    with pytest.raises(InputError, match="without the mask of their places"):
+        host.generate(encoder_outputs=read, attention_mask=mask, **asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ class Encoded:
 
     hidden: Array
     mask: Array | None = None
+
+    def selected(self, rows: Sequence[int]) -> Encoded:
+        """Return these rows of it."""
+        mask = self.mask[list(rows)] if self.mask is not None else None
+        return Encoded(hidden=self.hidden[list(rows)], mask=mask)
 
 
 class EncoderDecoder:
@@ -76,6 +81,35 @@ class EncoderDecoder:
         for session in (self.encoder, self._cross, self.decoder.session):
             if session is not None:
                 session.close()
+
+
+class EncodedOnce:
+    """An encoder-decoder whose encoder reads each row of its inputs once, whatever rows it comes with."""
+
+    def __init__(self, parts: EncoderDecoder) -> None:
+        self._parts = parts
+        self._known: dict[tuple[object, ...], Encoded] = {}
+
+    def encode(self, inputs: Mapping[str, Any]) -> Encoded:
+        """Return what the encoder makes of these rows; it runs on those that are new."""
+        keys = [_row_key(inputs, row) for row in range(len(next(iter(inputs.values()))))]
+        new = {key: row for row, key in enumerate(keys) if key not in self._known}
+        if new:
+            made = self._parts.encode({name: array[list(new.values())] for name, array in inputs.items()})
+            self._known |= {key: made.selected([place]) for place, key in enumerate(new)}
+        rows = [self._known[key] for key in keys]
+        masks = [row.mask for row in rows if row.mask is not None]
+        return Encoded(
+            hidden=np.concatenate([row.hidden for row in rows]), mask=np.concatenate(masks) if masks else None
+        )
+
+    def after(self, inputs: Mapping[str, Any]) -> Decoder:
+        """Return the decoder with what it needs to know of these inputs of the encoder."""
+        return self._parts.read(self.encode(inputs))
+
+
+def _row_key(inputs: Mapping[str, Any], row: int) -> tuple[object, ...]:
+    return tuple((name, array.shape[1:], np.ascontiguousarray(array[row]).tobytes()) for name, array in inputs.items())
 
 
 def _mask_of(encoded: Encoded) -> Array:

@@ -19,7 +19,7 @@ from optimum_core.measure.workload import WorkShape, tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.plan import FULL_PRECISION
-from optimum_core.search.axis_restriction import Restriction, restrictions
+from optimum_core.search.axis_restriction import FIXED_BY_PROCESSOR, Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
@@ -292,11 +292,16 @@ class _Search:
     def _restrictions(self, candidate: Candidate) -> Iterator[Restriction]:
         if candidate.spec.way.is_eager or candidate.fidelity is None or candidate.fidelity.passed:
             return iter(())
-        if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
-            return iter(())
         cases = self._all_cases(candidate.signature)
         unasked = not self.context.may_restrict
-        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
+        found = restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
+        decoder = candidate.signature.decoder
+        if decoder is None:
+            return found
+        if decoder.encoder is None:  # a decoder's axes have no fixed lengths
+            return iter(())
+        # The edges of the pictures that an encoder takes may have.
+        return (item for item in found if not item.limits and item.fixed <= FIXED_BY_PROCESSOR)
 
     def _restricted(self, signature: ModelSignature, restriction: Restriction) -> ModelSignature:
         made = restriction.apply(signature)

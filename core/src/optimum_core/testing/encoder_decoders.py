@@ -36,6 +36,11 @@ _MOONSHINE = {
     )},
 }  # fmt: skip
 
+_CONVOLUTIONS = {
+    "conv_dim": (16, 16), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+
 #: By name: the model type, and the values of its configuration.
 KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "t5": ("t5", _T5),
@@ -76,6 +81,20 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "vocab_size": VOCABULARY, **_LAYERS, **_SPECIAL, "max_source_positions": 200, "max_target_positions": 64,
         "input_feat_per_channel": 8, "conv_channels": 16, "num_conv_layers": 2,
     }),
+    "speecht5": ("speecht5", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, **_LAYERS, **_SPECIAL, **_CONVOLUTIONS, "max_text_positions": 128,
+    }),
+    "wav2vec2_mbart": ("speech-encoder-decoder", {
+        "encoder": {
+            "model_type": "wav2vec2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 37, **_CONVOLUTIONS,
+        },
+        "decoder": {
+            "model_type": "mbart", **_BART, "encoder_layers": 5, "is_decoder": True, "add_cross_attention": True,
+            "is_encoder_decoder": False,
+        },
+        "pad_token_id": 0, "decoder_start_token_id": 2,
+    }),
     "moonshine": ("moonshine", _MOONSHINE),
     "fsmt": ("fsmt", {
         "langs": ["en", "de"], "src_vocab_size": VOCABULARY, "tgt_vocab_size": VOCABULARY, **_LAYERS,
@@ -97,6 +116,17 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
         "pad_token_id": 0, "decoder_start_token_id": 2,
     }),
+    "donut": ("vision-encoder-decoder", {
+        "encoder": {
+            "model_type": "donut-swin", "image_size": [32, 64], "patch_size": 4, "embed_dim": 16, "depths": [1, 1],
+            "num_heads": [2, 4], "window_size": 4,
+        },
+        "decoder": {
+            "model_type": "mbart", **_BART, "encoder_layers": 5, "is_decoder": True, "add_cross_attention": True,
+            "is_encoder_decoder": False,
+        },
+        "pad_token_id": 0, "decoder_start_token_id": 2,
+    }),
     "blip": ("blip", {
         "text_config": {
             "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2,
@@ -110,8 +140,8 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "projection_dim": 32,
     }),
 }  # fmt: skip
-SPEECH = ("whisper", "speech_to_text", "moonshine")
-CAPTIONS = ("vit_gpt2", "blip")
+SPEECH = ("whisper", "speech_to_text", "speecht5", "wav2vec2_mbart", "moonshine")
+CAPTIONS = ("vit_gpt2", "donut", "blip")
 
 
 @cache

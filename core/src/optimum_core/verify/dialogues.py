@@ -4,7 +4,7 @@ A dialogue feeds a text piece by piece: in one piece and in several, by one toke
 a further piece, after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a
 second text after the first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is
 eager's own greedy text with eager's own cache: a candidate whose scores have the same arg-max at every step writes the
-same text. Behind an encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
+same text. Behind an encoder, dialogues have inputs for that, some rows padded, which go with their rows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import numpy as np
 
 from optimum_core.errors import OptimumError, SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder, Generation
-from optimum_core.generation.encoder_decoder_session import EncoderDecoder
+from optimum_core.generation.encoder_decoder_session import EncodedOnce, EncoderDecoder
 from optimum_core.models.references.eager_dialogues import PictureText, picture_texts, written
 from optimum_core.models.references.whole_texts import (
     WholeTexts,
-    drawn_before,
+    eager_behind,
     eager_decoder,
-    eager_parts,
     text_tokens,
 )
 from optimum_core.models.signatures.signature import ModelSignature
@@ -34,7 +33,7 @@ from optimum_core.verify.comparison import compare, failed, tolerance_of
 from optimum_core.verify.divergence import Divergence
 
 Array = np.ndarray[Any, Any]
-Drives = Decoder | EncoderDecoder
+Drives = Decoder | EncoderDecoder | EncodedOnce
 log = logging.getLogger(__name__)
 
 #: Tokens of eager's greedy text, and the seconds after which no more are made.
@@ -84,9 +83,11 @@ class Dialogue:
 class _Script:
     """A dialogue being written: what the state holds, and eager's answers to it."""
 
-    def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
+    def __init__(
+        self, module: Any, signature: ModelSignature, rows: int, seed: int, eager: EncodedOnce | None = None
+    ) -> None:
         assert signature.decoder is not None
-        self.texts = WholeTexts(module, signature, rows, seed)
+        self.texts = WholeTexts(module, signature, rows, eager)
         # What reads ahead reads a text in pieces otherwise than in one: eager's own cache is the reference then.
         merge = signature.decoder.merge
         reads_ahead = merge is not None and merge.reads_ahead
@@ -140,9 +141,10 @@ class _Script:
 
 def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:
     """Return dialogues with eager's answers; the shortest first, eager's greedy text last."""
+    eager = eager_behind(module, signature)
 
     def script(rows: int, seed: int) -> _Script:
-        return _Script(module, signature, rows, seed)
+        return _Script(module, signature, rows, seed, eager)
 
     found = {
         "a prompt, then single tokens": script(1, 1).feed(6).feed(1).feed(1).feed(1),
@@ -158,13 +160,13 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | 
         "padding in a further piece": script(2, 8).feed(5).feed(4, (0, 2)).feed(1),
         "two ways from one state": script(2, 5).feed(5, (2, 0)).fork().feed(3, copy=True).feed(1).feed(2),
     }
-    if (beyond := _beyond_the_window(module, signature)) is not None:
+    if (beyond := _beyond_the_window(module, signature, eager)) is not None:
         found["beyond the sliding window"] = beyond
     made = [
         Dialogue(name=name, rows=_rows(item), turns=tuple(item.turns), before=item.texts.before)
         for name, item in found.items()
     ]
-    return (*made, *_behind_pictures(module, signature), _greedy(module, signature))
+    return (*made, *_behind_pictures(module, signature), _greedy(module, signature, eager))
 
 
 def _second_text(script: _Script, signature: ModelSignature) -> dict[str, _Script]:
@@ -194,7 +196,7 @@ def _rows(script: _Script) -> int:
     return len(first)
 
 
-def _beyond_the_window(module: Any, signature: ModelSignature) -> _Script | None:
+def _beyond_the_window(module: Any, signature: ModelSignature, eager: EncodedOnce | None) -> _Script | None:
     """Return a dialogue beyond the widest window; None: there is no window, or eager would take too long."""
     assert signature.decoder is not None
     windows = [layer.window for layer in signature.decoder.state.layers if layer.window is not None]
@@ -202,14 +204,14 @@ def _beyond_the_window(module: Any, signature: ModelSignature) -> _Script | None
         return None
     window = max(windows)
     start, busy = time.perf_counter(), time.process_time()
-    script = _Script(module, signature, 2, 6).feed(min(window, 32))
+    script = _Script(module, signature, 2, 6, eager).feed(min(window, 32))
     taken = min(time.perf_counter() - start, time.process_time() - busy)  # the lesser, as on a busy machine
     expected = 6 * taken * window / min(window, 32)
     longest = signature.longest_text
     if expected > _WINDOW_PATIENCE or (longest is not None and window + 8 > longest):
         log.info("nothing beyond the sliding window of %d is compared", window)
         return None
-    script = _Script(module, signature, 2, 6).feed(window - 2, (0, 3)).feed(4).feed(1).feed(1)
+    script = _Script(module, signature, 2, 6, eager).feed(window - 2, (0, 3)).feed(4).feed(1).feed(1)
     return script.crop(0).feed(window + 5, (2, 0)).feed(1) if window <= _SMALL else script
 
 
@@ -217,16 +219,17 @@ def _beyond_the_window(module: Any, signature: ModelSignature) -> _Script | None
 _SMALL = 512
 
 
-def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
+def _greedy(module: Any, signature: ModelSignature, eager: EncodedOnce | None) -> Dialogue:
     """Return eager's greedy text of three rows, with its own cache."""
     assert signature.decoder is not None
-    described, before = signature.decoder, drawn_before(signature, 3, 7)
-    decoder = eager_decoder(module, signature) if before is None else eager_parts(module, signature).after(before)
+    described, texts = signature.decoder, WholeTexts(module, signature, 3, eager)
+    before = texts.before
+    decoder = eager_decoder(module, signature) if before is None or eager is None else eager.after(before)
     generation = decoder.begin(3)
     ids = np.random.default_rng(7).choice(text_tokens(module, signature), (3, 8))
     mask = np.ones_like(ids)
     mask[1, :3] = mask[2, :6] = 0
-    if before is not None and not _remembers_padding(decoder, WholeTexts(module, signature, 3, 7), ids, mask):
+    if before is not None and not _remembers_padding(decoder, texts, ids, mask):
         log.info("its decoder reads padding in its cache as tokens: eager's greedy text has none")
         mask[:] = 1
     turns, end = list[Turn](), time.perf_counter() + PATIENCE
@@ -259,7 +262,7 @@ def _remembers_padding(decoder: Decoder, texts: WholeTexts, ids: Array, mask: Ar
 
 def with_dialogues(fidelity: Fidelity, drives: Drives, dialogues: Sequence[Dialogue | PictureText]) -> Fidelity:
     """Return a fidelity with the comparison of dialogues; it ends with the first that fails."""
-    results = list(fidelity.results)
+    results, drives = list(fidelity.results), encoding_once(drives)
     for dialogue in dialogues:
         if isinstance(dialogue, PictureText):
             results.append(_written_again(drives, dialogue, fidelity.precision))
@@ -268,6 +271,11 @@ def with_dialogues(fidelity: Fidelity, drives: Drives, dialogues: Sequence[Dialo
         if not results[-1].passed:
             break
     return replace(fidelity, results=tuple(results))
+
+
+def encoding_once(drives: Drives) -> Drives:
+    """Return what drives a candidate in dialogues, its encoder reading each row once."""
+    return EncodedOnce(drives) if isinstance(drives, EncoderDecoder) else drives
 
 
 def _written_again(drives: Any, text: PictureText, precision: str) -> CaseResult:

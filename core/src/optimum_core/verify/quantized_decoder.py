@@ -28,7 +28,7 @@ from optimum_core.verify.comparison import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.dialogues import PATIENCE, Dialogue, Drives, Turn, play
+from optimum_core.verify.dialogues import PATIENCE, Dialogue, Drives, Turn, encoding_once, play
 from optimum_core.verify.divergence import Divergence
 
 Array = np.ndarray[Any, Any]
@@ -77,7 +77,7 @@ def verify_decoder(
     limits = tolerance if agreement is None else replace(tolerance, agreement=agreement)
     form = verify(run, reference.drawn, reference.outputs, precision=precision, tolerance=NO_LIMIT)
     wrong = tuple(result for result in form.results if not result.passed)
-    results = list(wrong)
+    results, drives = list(wrong), encoding_once(drives)
     if not wrong:
         results += [_remembers(drives, dialogue, tolerance_of(arithmetic)) for dialogue in reference.dialogues]
     if all(result.passed for result in results):

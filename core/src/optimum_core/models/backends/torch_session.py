@@ -10,9 +10,8 @@ import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError
 from optimum_core.models.backends.torch_plugin import COMPILE
-from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.eager_state import EagerDecoderSession
-from optimum_core.models.decoders.encoder_decoder_module import EncoderModule
+from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, behind_encoder
 from optimum_core.models.eager.calls import call
 from optimum_core.models.eager.outputs import as_array, flatten
 from optimum_core.models.multimodal.merge_session import (
@@ -75,7 +74,7 @@ def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | 
         return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=stripped(module))
     module = EncoderModule(module).eval() if request.part == ENCODER else module
     module = language_caller(module, artifact.inputs) if artifact.inputs[0].name == EMBEDS else module
-    module = as_encoder_decoder(module) if artifact.state is not None else module
+    module = behind_encoder(module) if artifact.state is not None else module
     module = torch.compile(module, dynamic=True) if request.level == COMPILE else module
     if artifact.state is not None:
         return EagerDecoderSession(

@@ -136,7 +136,17 @@ def layer_states(layers: Sequence[Any], shape: tuple[int, ...]) -> list[LayerSta
     """
     from transformers.cache_utils import DummyLayer
 
-    return [layer_state(layer, shape) for layer in layers if not isinstance(layer, DummyLayer)]
+    return [layer_state(layer, shape) for layer in filled_layers(layers) if not isinstance(layer, DummyLayer)]
+
+
+def filled_layers(layers: Sequence[Any]) -> Sequence[Any]:
+    """Return the layers of a cache up to the last that a call filled.
+
+    transformers makes one for each layer that the configuration counts: in BART's kin those of the encoder, of which
+    the decoder of Donut has fewer.
+    """
+    filled = [index for index, layer in enumerate(layers) if getattr(layer, "is_initialized", True)]
+    return layers[: filled[-1] + 1] if filled else layers
 
 
 def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:

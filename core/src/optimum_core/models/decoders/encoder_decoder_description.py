@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,14 @@ import torch
 from optimum_core.errors import first_line
 from optimum_core.generation.model_session import text_inputs
 from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
-from optimum_core.models.decoders.description import NotADecoderError, empty, layer_states, own_inputs, state_of
+from optimum_core.models.decoders.description import (
+    NotADecoderError,
+    empty,
+    filled_layers,
+    layer_states,
+    own_inputs,
+    state_of,
+)
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.eager.calls import alike, ask, call, fresh
 from optimum_core.models.eager.outputs import flatten
@@ -41,12 +48,17 @@ class _Trial:
 
     Attributes:
         text: the names of the decoder's ids and their mask.
+        answer: with a cache.
+        whole: the outputs without one.
+        made: the outputs of the encoder alone.
     """
 
     module: Any
     inputs: Arrays
     text: tuple[str, str]
     answer: Any
+    whole: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    made: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def before(self) -> Arrays:
@@ -69,9 +81,11 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     trial = _called(module, signature)
     layers = layer_states(trial.answer.past_key_values.self_attention_cache.layers, (_ROWS, _LENGTH))
     state = state_of(layers)
+    trial.whole = flatten(ask(module, trial.inputs))
+    trial.made = _run(EncoderModule(fresh(module)), trial.before)
     encoder, unread = _encoder(signature, trial)
     cross = _cross(trial, encoder)
-    reads_mask = _reads_mask(trial, encoder)
+    reads_mask = _reads_mask(trial)
     ids = next(spec for spec in signature.inputs if spec.name == trial.text[0])
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     first, last = _own_inputs(ids, _positions(trial))
@@ -156,25 +170,23 @@ def axis_of(signature: ModelSignature, ids: str) -> str:
 
 def _encoder(signature: ModelSignature, trial: _Trial) -> tuple[PartSignature, tuple[str, ...]]:
     """Return the interface of the encoder, and the outputs of the whole that generation does not read."""
-    made = _run(EncoderModule(fresh(trial.module)), trial.before)
-    known, unread = _hidden(signature, trial, made[HIDDEN])
+    known, unread = _hidden(signature, trial)
     outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
-    if ENCODER_MASK in made:
+    if ENCODER_MASK in trial.made:
         outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
     inputs = tuple(spec for spec in signature.inputs if spec.name not in trial.text)
     drawn = {spec.name: signature.draw(Case(name="traced"))[spec.name] for spec in inputs}
     return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn=drawn), unread
 
 
-def _hidden(signature: ModelSignature, trial: _Trial, hidden: torch.Tensor) -> tuple[TensorSpec, tuple[str, ...]]:
+def _hidden(signature: ModelSignature, trial: _Trial) -> tuple[TensorSpec, tuple[str, ...]]:
     """Return the output of the whole model that is the encoder's, and those that are neither that nor logits.
 
     Raises:
         NotADecoderError: none is the encoder's, or some cannot be left out.
     """
-    answer = flatten(ask(trial.module, trial.inputs))
     others = [spec for spec in signature.outputs if spec.name != "logits"]
-    known = [spec for spec in others if alike(hidden, answer[spec.name])]
+    known = [spec for spec in others if alike(trial.made[HIDDEN], trial.whole[spec.name])]
     if not known:
         raise NotADecoderError("a call returns nothing that is the encoder's output")
     unread = tuple(spec.name for spec in others if spec not in known)
@@ -189,7 +201,7 @@ def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
     axis = encoder.outputs[0].shape[1]
     source = "source" if isinstance(axis, str) else axis
     outputs = []
-    for index, layer in enumerate(trial.answer.past_key_values.cross_attention_cache.layers):
+    for index, layer in enumerate(filled_layers(trial.answer.past_key_values.cross_attention_cache.layers)):
         for name, tensor in (("key", layer.keys), ("value", layer.values)):
             if tensor.ndim != 4 or (tensor.shape[0], tensor.shape[2]) != (rows, places):
                 raise NotADecoderError(f"its cross attention keeps {tuple(tensor.shape)}, no keys or values by head")
@@ -215,10 +227,9 @@ def encoder_mask(made: Any, inputs: Any) -> Any:
     return made[ENCODER_MASK] if ENCODER_MASK in made else inputs.get("attention_mask")
 
 
-def _reads_mask(trial: _Trial, encoder: PartSignature) -> bool:
+def _reads_mask(trial: _Trial) -> bool:
     """Whether the decoder leaves out places of the encoder by a mask."""
-    made = _run(EncoderModule(fresh(trial.module)), trial.before)
-    mask = encoder_mask(made, trial.before)
+    made, mask = trial.made, encoder_mask(trial.made, trial.before)
     if mask is None:
         return False
     if tuple(mask.shape) != tuple(made[HIDDEN].shape[:2]):
@@ -256,8 +267,7 @@ def _positions(trial: _Trial) -> Literal["places", "counts"] | None:
 def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
     """Compare the parts, called one by one and the decoder in two pieces, with a call of the whole."""
     assert known.encoder is not None
-    whole = ask(trial.module, trial.inputs).logits
-    made = _run(EncoderModule(fresh(trial.module)), trial.before)
+    whole, made = trial.whole["logits"], trial.made
     names = [spec.name for spec in known.encoder.cross.outputs]
     cross = _run(CrossModule(fresh(trial.module), names), {ENCODER_HIDDEN: made[HIDDEN]})
     context = {**cross, ENCODER_MASK: encoder_mask(made, trial.before)}
@@ -297,7 +307,7 @@ def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
     """Whether the model takes a mask of its recordings, as Whisper does, and computes the same with and without it."""
     if any(spec.name == _MASK for spec in signature.inputs):
         return False
-    inputs = signature.draw(Case(name="without mask"))
+    inputs = signature.draw(Case(name="without mask", lengths={"batch": 1}))
     text = text_inputs(inputs)
     shape = next(array.shape for name, array in inputs.items() if name not in text)
     wanted, found = ask(module, inputs).logits, list[Any]()

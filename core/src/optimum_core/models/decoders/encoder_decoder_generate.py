@@ -69,6 +69,7 @@ class EncoderFace:
             given[_MASK] = torch.ones(next(iter(given.values())).shape[:2], dtype=torch.long)
         if missing := [name for name in self._names if name not in given]:
             raise InputError(self._who, f"{missing[0]} is missing", "pass the input of the encoder")
+        self._check_shapes(given)
         types = {spec.name: getattr(torch, spec.dtype) for spec in self._parts.encoder.inputs}
         made = self._parts.encode({name: value.to(types[name]).numpy() for name, value in given.items()})
         own = self.makes_mask and made.mask is not None
@@ -76,6 +77,19 @@ class EncoderFace:
             last_hidden_state=torch.from_numpy(made.hidden),
             attention_mask=torch.from_numpy(made.mask) if own and made.mask is not None else None,
         )
+
+    def _check_shapes(self, given: Mapping[str, torch.Tensor]) -> None:
+        """Refuse a size that the encoder was not made for.
+
+        Raises:
+            InputError: an axis that is fixed has another length.
+        """
+        for spec in self._parts.encoder.inputs:
+            shape = given[spec.name].shape
+            fixed = [(axis, length) for axis, length in zip(spec.shape, shape, strict=False) if isinstance(axis, int)]
+            if len(shape) != len(spec.shape) or any(axis != length for axis, length in fixed):
+                why = f"{spec.name} is {list(shape)}, and its encoder takes {list(spec.shape)}"
+                raise InputError(self._who, why, "bring it to that size, as the model's processor does")
 
     @property
     def makes_mask(self) -> bool:
@@ -97,9 +111,16 @@ class EncoderFace:
         )
 
     def read(self, output: Any, mask: Any) -> Encoded:
-        """Return an encoder's output as it was handed in, with the mask of the encoder's input."""
+        """Return an encoder's output as it was handed in, with the mask of the encoder's input.
+
+        Raises:
+            InputError: the mask leaves something out, and the output is none of this encoder, which makes a mask of it.
+        """
         hidden = output["last_hidden_state"] if hasattr(output, "keys") else output[0]
         own = getattr(output, _MASK, None) if self.makes_mask else mask
+        if own is None and mask is not None and not bool(torch.as_tensor(mask).all()):
+            why = "encoder_outputs come without the mask of their places, and attention_mask is that of the samples"
+            raise InputError(self._who, why, "pass what get_encoder() of this model returns, or the samples themselves")
         return Encoded(hidden=hidden.detach().numpy(), mask=own.numpy() if own is not None else None)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.module import StatefulModule, filled_cache
-from optimum_core.models.eager.calls import fixed_arguments
+from optimum_core.models.eager.calls import fixed_arguments, fresh
 from optimum_core.types import StateSpec
 from optimum_core.types.state import ENCODER_MASK, HIDDEN
 
@@ -36,8 +36,38 @@ class EncoderModule(torch.nn.Module):
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         with _traced_lengths(self.encoder):
             made = self.encoder(**inputs, **self.arguments)
-        mask = getattr(made, "attention_mask", None)
+            mask = getattr(made, "attention_mask", None)
+            if mask is None and "attention_mask" in inputs:
+                mask = _shortened(self.encoder, made.last_hidden_state, inputs["attention_mask"])
         return {HIDDEN: made.last_hidden_state} | ({ENCODER_MASK: mask.long()} if mask is not None else {})
+
+
+#: Method of encoders that make one place of several samples or frames: it makes a mask of places of that of these.
+_PLACES = "_get_feature_vector_attention_mask"
+
+
+def _shortened(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """Return the mask of the encoder's places, if it makes these of several samples or frames."""
+    shorten = next((getattr(part, _PLACES) for part in encoder.modules() if hasattr(part, _PLACES)), None)
+    return shorten(hidden.shape[1], mask) if shorten is not None else None
+
+
+def behind_encoder(module: Any) -> Any:
+    """Return a model as encoder-decoders are called, behind an encoder's output: its masks are of the encoder's places.
+
+    Speech2Text, SpeechT5 and models with a Wav2Vec2 encoder take that of the samples here too, and shorten it in each
+    step: a copy of these takes it as it is.
+    """
+    if any(hasattr(part, _PLACES) for part in module.modules()):
+        module = fresh(module)
+        for part in module.modules():
+            if hasattr(part, _PLACES):
+                vars(part)[_PLACES] = _as_it_is
+    return as_encoder_decoder(module)
+
+
+def _as_it_is(_: Any, mask: torch.Tensor, *__: Any, **___: Any) -> torch.Tensor:
+    return mask
 
 
 @contextmanager
@@ -75,7 +105,7 @@ class CrossModule(torch.nn.Module):
 
     def __init__(self, module: Any, names: Sequence[str]) -> None:
         super().__init__()
-        self.module = as_encoder_decoder(module)
+        self.module = behind_encoder(module)
         self.names = tuple(names)
 
     def forward(self, encoder_hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -102,7 +132,7 @@ class CrossDecoderModule(StatefulModule):
 
     def __init__(self, module: Any, state: StateSpec, cross: Sequence[str]) -> None:
         super().__init__(state)
-        self.module = as_encoder_decoder(module)
+        self.module = behind_encoder(module)
         self.cross_names = tuple(cross)
 
     def forward(

@@ -23,6 +23,30 @@ from optimum_core.generation.decoder_session import Decoder, Generation, counted
 _NOT_KEPT = ("output_attentions", "output_hidden_states", "inputs_embeds", "decoder_inputs_embeds", "labels")
 
 
+class _Layer:
+    """A layer of a cache as transformers asks for its kind; keys and values lie in the backend."""
+
+    def __getattr__(self, name: str) -> bool:
+        if name in ("is_compileable", "is_sliding", "supports_early_init"):
+            return False
+        raise AttributeError(name)
+
+    @property
+    def keys(self) -> Any:
+        """Raise an error: there is no tensor of them here.
+
+        Raises:
+            UnavailableError: always.
+        """
+        raise UnavailableError(
+            "past_key_values",
+            "the keys and values of its layers lie in the backend, and no tensors of them are here",
+            "pass the cache on as it is, crop it or copy it (copy.deepcopy); for tensors, call the eager model",
+        )
+
+    values = keys
+
+
 class StateCache(Cache):  # type: ignore[misc] # transformers states no types
     """The state of a generation as transformers' `Cache`: keys and values stay in the backend.
 
@@ -30,7 +54,8 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
     """
 
     def __init__(self, decoder: Decoder, generation: Generation | None = None) -> None:
-        super().__init__(layers=[])
+        kept = decoder.session.state.layers if hasattr(decoder.session, "state") else [None]
+        super().__init__(layers=[_Layer()] * len(kept))
         self._decoder = decoder
         self.generation = generation
 
@@ -50,6 +75,11 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.generation.length if self.generation is not None else 0
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows; -1 before the first call."""
+        return self.generation.rows if self.generation is not None else -1
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         return -1
@@ -101,8 +131,8 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
     def __deepcopy__(self, memo: dict[int, Any]) -> StateCache:
         return StateCache(self._decoder, self.generation.fork() if self.generation is not None else None)
 
-    def __len__(self) -> int:
-        return len(self._decoder.session.state.layers) if hasattr(self._decoder.session, "state") else 1
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_seq_length()} positions of {len(self)} layers, in the backend)"
 
 
 class Host(GenerationMixin):  # type: ignore[misc] # transformers states no types
@@ -147,6 +177,18 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
     def get_experts_implementation(self) -> dict[str, str]:
         """Return nothing: experts are in the graph."""
         return {}
+
+    def _refuse_weights(self) -> Any:
+        """Refuse a way of generating that reads weights, as assistants that share those of this model do.
+
+        Raises:
+            UnavailableError: always.
+        """
+        why = "this way of generating with an assistant reads or changes weights, and they lie in the backend"
+        remedy = "use the eager model for that; an assistant with another tokenizer goes with do_sample=False"
+        raise UnavailableError(self._who, why, remedy)
+
+    get_input_embeddings = get_output_embeddings = get_decoder = _refuse_weights
 
     def forward(
         self,

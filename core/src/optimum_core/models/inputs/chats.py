@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.models.inputs.processor import without_labels
 from optimum_core.models.pretrained import read_processor
 
 
@@ -45,7 +46,7 @@ class ChatReader:
         except Exception as error:
             why = f"its processor refuses the chat: {error}"
             raise InputError(self._who, why, "check roles, and the number and size of pictures") from error
-        return {name: np.asarray(value) for name, value in made.items()}
+        return {name: np.asarray(value) for name, value in without_labels(made).items()}
 
 
 def _parts(content: Any) -> Any:

@@ -59,10 +59,18 @@ def _parts(config: Any, part: str | None) -> Iterator[Any]:
     yield config
 
 
-def main_input_of(module: Any, default: str) -> str:
-    """Return the name of a model's main input, the first where its class names several."""
+#: Names of one and the same input of a SpeechEncoderDecoderModel, whose encoder's own name for it says what it is.
+_ONE_UNDER_NAMES = frozenset({"inputs", "input_values", "input_features"})
+
+
+def main_input_of(module: Any, default: str = "input_ids") -> str:
+    """Return the name of a model's main input: the first where its class names several, and that of its encoder where
+    "inputs" stands for it."""
     found: Any = getattr(module, "main_input_name", default)
-    return found if isinstance(found, str) else str(found[0])
+    stated = found if isinstance(found, str) else str(found[0])
+    own = getattr(getattr(module, "encoder", None), "main_input_name", stated)
+    is_other = stated == "inputs" and own in _ONE_UNDER_NAMES and own in inspect.signature(module.forward).parameters
+    return str(own) if is_other else stated
 
 
 def facts_of(module: Any, processor: Any = None) -> Facts:
@@ -71,12 +79,15 @@ def facts_of(module: Any, processor: Any = None) -> Facts:
     named = {
         name: item for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
     }
+    main = main_input_of(module)
+    is_other = getattr(module, "main_input_name", main) == "inputs" != main
+    same = _ONE_UNDER_NAMES - {main} if is_other else frozenset[str]()
     return Facts(
         class_name=type(module).__name__,
         config=getattr(module, "config", None),
-        parameters=tuple(parameters),
+        parameters=tuple(name for name in parameters if name not in same),
         required=tuple(name for name, item in named.items() if item.default is item.empty),
-        main_input=main_input_of(module, "input_ids"),
+        main_input=main,
         processor=processor,
         is_graph=getattr(module, "is_graph", False),
     )

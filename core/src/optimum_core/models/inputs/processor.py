@@ -113,8 +113,13 @@ def asked_about(medium: str, processor: Any) -> Mapping[str, Any] | None:
             logging.getLogger(__name__).info("processor %s asked nothing: %s", type(processor).__name__, error)
             continue
         if "input_ids" in made and any(name in made for name in known.inputs):
-            return made
+            return without_labels(made)
     return None
+
+
+def without_labels(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a processor made without labels for training, which PaliGemma's makes for every text."""
+    return {name: value for name, value in made.items() if name != "labels"}
 
 
 def _arguments(processor: Any, names: tuple[str, ...]) -> Iterable[dict[str, Any]]:

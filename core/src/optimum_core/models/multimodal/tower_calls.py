@@ -17,7 +17,7 @@ from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.artifact.structure import Constant, Structure
 from optimum_core.generation.decoder_session import Infer
 from optimum_core.models.eager.outputs import Build, build_from
-from optimum_core.models.multimodal.towers import Call, Tower, call_of
+from optimum_core.models.multimodal.towers import Call, Tower, call_of, has_empty_row
 from optimum_core.types import Artifact, AxisRange, Step, TensorSpec
 
 #: The key of the record in the options of the step.
@@ -89,6 +89,8 @@ class TowerCalls:
     def _takes(self, call: Call) -> bool:
         tensors, lengths = call.tensors, dict[str, int]()
         if tensors.keys() != {spec.name for spec in self.inputs} or call.constants != self.record.constants:
+            return False
+        if has_empty_row(tensors):
             return False
         return all(_fits(tensors[spec.name], spec, lengths) for spec in self.inputs) and all(
             axis == _ROWS or least <= lengths.get(axis, least) <= greatest

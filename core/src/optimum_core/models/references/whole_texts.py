@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from optimum_core.generation.decoder_session import Decoder, counted
-from optimum_core.generation.encoder_decoder_session import Encoded, EncoderDecoder
+from optimum_core.generation.encoder_decoder_session import EncodedOnce, EncoderDecoder
 from optimum_core.models.backends.torch_session import EagerSession
-from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.eager_state import EagerDecoderSession, renamed
-from optimum_core.models.decoders.encoder_decoder_module import EncoderModule
+from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, behind_encoder
 from optimum_core.models.decoders.parts import parts_of
 from optimum_core.models.eager.calls import ask, call, fresh
 from optimum_core.models.inputs.samples import Case
@@ -29,15 +28,18 @@ class WholeTexts:
 
     Attributes:
         before: the inputs of the encoder; None: it has none.
+
+    Args:
+        eager: the eager encoder and decoder; None: there is no encoder.
     """
 
-    def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
+    def __init__(self, module: Any, signature: ModelSignature, rows: int, eager: EncodedOnce | None) -> None:
         assert signature.decoder is not None
         self._module = module
         self._has_positions = any(spec.name == "position_ids" for spec in signature.decoder.inputs)
         self._reads_mask = any(spec.name == ENCODER_MASK for spec in signature.decoder.inputs)
-        self.before = drawn_before(signature, rows, seed)
-        self._encoded = eager_parts(module, signature).encode(self.before) if self.before is not None else None
+        self.before = drawn_before(signature, rows) if eager is not None else None
+        self._encoded = eager.encode(self.before) if eager is not None and self.before is not None else None
 
     def logits(self, ids: Array, mask: Array) -> Array:
         """Return the logits of all positions."""
@@ -52,17 +54,14 @@ class WholeTexts:
                 inputs[ENCODER_MASK] = self._encoded.mask
             tensors = renamed({name: torch.as_tensor(array) for name, array in inputs.items()})
             output = tensors.pop("encoder_outputs")
-            made = call(as_encoder_decoder(fresh(self._module)), tensors, encoder_outputs=output)
+            made = call(behind_encoder(fresh(self._module)), tensors, encoder_outputs=output)
         logits: Array = made.logits.float().numpy()
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Replace the encoder's rows by those with these indices."""
         if self._encoded is not None:
-            mask = self._encoded.mask
-            self._encoded = Encoded(
-                hidden=self._encoded.hidden[list(rows)], mask=mask[list(rows)] if mask is not None else None
-            )
+            self._encoded = self._encoded.selected(rows)
 
 
 def text_tokens(module: Any, signature: ModelSignature) -> Array:
@@ -79,13 +78,20 @@ def text_tokens(module: Any, signature: ModelSignature) -> Array:
     return tokens if signature.decoder.encoder is None or pad is None else tokens[tokens != pad]
 
 
-def drawn_before(signature: ModelSignature, rows: int, seed: int) -> Arrays | None:
-    """Return inputs of the encoder for this number of rows, padded where it has a mask; None: there is none."""
-    assert signature.decoder is not None
+#: Rows of the encoder's inputs that are drawn.
+_ROWS, _SEED = 3, 7
+
+
+def drawn_before(signature: ModelSignature, rows: int) -> Arrays | None:
+    """Return inputs of the encoder for this number of rows, padded where it has a mask; None: there is none.
+
+    They are the first rows of one draw: so an encoder, which takes most of the time of speech, reads each row once.
+    """
+    assert signature.decoder is not None and rows <= _ROWS
     if signature.decoder.encoder is None:
         return None
-    drawn = signature.draw(Case(name="dialogue", lengths={"batch": rows}, seed=seed))
-    return {spec.name: drawn[spec.name] for spec in signature.decoder.encoder.encoder.inputs}
+    drawn = signature.draw(Case(name="dialogue", lengths={"batch": _ROWS}, seed=_SEED))
+    return {spec.name: drawn[spec.name][:rows] for spec in signature.decoder.encoder.encoder.inputs}
 
 
 def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
@@ -95,9 +101,15 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     known = signature.decoder
     inputs = known.merge.texts if known is not None and known.merge is not None else part.inputs
     session = EagerDecoderSession(
-        inputs=inputs, outputs=part.outputs, state=part.state, module=as_encoder_decoder(fresh(module))
+        inputs=inputs, outputs=part.outputs, state=part.state, module=behind_encoder(fresh(module))
     )
     return Decoder(session, lambda state: state.run)
+
+
+def eager_behind(module: Any, signature: ModelSignature) -> EncodedOnce | None:
+    """Return the eager encoder and decoder, whose encoder reads each row once; None: there is no encoder."""
+    assert signature.decoder is not None
+    return EncodedOnce(eager_parts(module, signature)) if signature.decoder.encoder is not None else None
 
 
 def eager_parts(module: Any, signature: ModelSignature) -> EncoderDecoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ class EncoderSignature:
     cross: PartSignature
     eager_inputs: tuple[TensorSpec, ...]
     unread: tuple[str, ...] = ()
+
+    def with_inputs(self, inputs: tuple[TensorSpec, ...], drawn: Arrays) -> EncoderSignature:
+        """Return the same with other shapes of the encoder's inputs, and a call with these to trace it with."""
+        samples = {spec.name: drawn[spec.name] for spec in inputs}
+        return replace(self, encoder=replace(self.encoder, inputs=inputs, drawn=samples))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -171,10 +171,14 @@ class ModelSignature:
             if name == axis
         ):
             real = None
-        fix = {axis: length}
+        fix, parts = {axis: length}, self.decoder
+        if parts is not None and parts.encoder is not None:
+            drawn = draw(layout, Case(name="traced"), self.given)
+            parts = replace(parts, encoder=parts.encoder.with_inputs(_fixed(parts.encoder.encoder.inputs, fix), drawn))
         return replace(
             self,
             layout=layout,
+            decoder=parts,
             real=real,
             inputs=_fixed(self.inputs, fix),
             outputs=_fixed(self.outputs, fix),
