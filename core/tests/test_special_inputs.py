@@ -24,6 +24,8 @@ from transformers import (
     Siglip2VisionConfig,
     Siglip2VisionModel,
     SwinConfig,
+    TapasConfig,
+    TapasModel,
     TimeSeriesTransformerConfig,
     TimeSeriesTransformerForPrediction,
     VitPoseBackboneConfig,
@@ -170,3 +172,12 @@ def test_a_text_that_is_cut_into_equal_pieces_has_a_length_that_they_divide(kind
     make, length = PIECES[kind]
     signature = describe(make().eval(), name=kind)
     assert signature.inputs[0].shape == ("batch", length)
+
+
+def test_types_of_cells_are_bounded_by_column_and_may_be_left_out() -> None:
+    sizes = [3, 8, 9, 2]
+    torch.manual_seed(0)
+    module = TapasModel(TapasConfig(**TINY, vocab_size=99, type_vocab_sizes=sizes)).eval()
+    spec = next(spec for spec in describe(module, name="cells").inputs if spec.name == "token_type_ids")
+    assert spec.shape == ("batch", "sequence", 4) and spec.default == "zeros"
+    assert spec.columns == tuple((0, size - 1) for size in sizes)

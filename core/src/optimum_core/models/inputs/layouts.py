@@ -170,9 +170,8 @@ def _wanted(facts: Facts) -> set[str]:
     if facts.main_input in ("input_values", "input_features") and "input_ids" in facts.parameters:
         text_too = hasattr(facts.config, "text_config")
         wanted -= set() if text_too else {"input_ids"}
-    if "token_type_ids" in facts.processed or (
-        not facts.processed and facts.get("type_vocab_size", part="text", default=0) >= 2
-    ):
+    types = facts.get("type_vocab_size", part="text", default=0) >= 2 or facts.get("type_vocab_sizes") is not None
+    if "token_type_ids" in facts.processed or (not facts.processed and types):
         wanted.add("token_type_ids")
     if facts.processed & {"input_ids", "pixel_values", "input_features", "input_values"}:
         wanted |= facts.processed.intersection(facts.parameters).difference(_NEEDED)
@@ -185,7 +184,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
     """Return possible layouts of an input of this name, the likeliest first; none for an unknown name."""
     if name in ("input_ids", "decoder_input_ids"):
         return _text(name, "ids", facts)
-    if name == "token_type_ids":
+    if name == "token_type_ids" and facts.get("type_vocab_sizes") is None:
         return _text(name, "types", facts)
     if name in ("decoder_attention_mask", POOLING_MASK):
         return _text(name, "mask", facts)
@@ -331,7 +330,7 @@ def words(facts: Facts) -> dict[str, Any]:
             "input_ids": vocabulary,
             "inputs": vocabulary,
             "decoder_input_ids": decoder,
-            "token_type_ids": types,
+            "token_type_ids": min(facts.get("type_vocab_sizes", default=[types])),
             "bbox": min(1000, int(facts.get("max_2d_position_embeddings", part="text", default=1000))),
             **special_bounds(facts),
         },

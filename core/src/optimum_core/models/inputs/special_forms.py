@@ -59,6 +59,8 @@ def special_forms(name: str, facts: Facts) -> list[Form]:
     if name == "past_values" and (context := facts.get("context_length")):
         channels = facts.get("num_input_channels")
         return [Form("features", ("batch", int(context), *([int(channels)] if channels else [])))]
+    if name == "token_type_ids":  # of cells in a table: segment, column, row and more
+        return [Form("indices", ("batch", "sequence", len(facts.get("type_vocab_sizes"))), "int64")]
     if name == "task_inputs" and (
         length := facts.get("task_seq_len")
     ):  # ids of a text, which the model takes as floats

@@ -27,7 +27,9 @@ def default_of(trials: Trials, layout: Layout, item: InputLayout) -> tuple[Defau
     """
     elsewhere = {axis for other in layout.inputs if other.name != item.name for axis in other.axes}
     named = {axis for axis in item.axes if isinstance(axis, str)}
-    if item.kind not in ("mask", "types") or not named <= elsewhere:  # its length does not follow from other inputs
+    if (
+        item.kind not in ("mask", "types", "indices") or not named <= elsewhere
+    ):  # its length does not follow from other inputs
         return None, None
     calls = list(_calls(trials.arrays, layout, item))
     pad = layout.special.get("pad_token_id")
