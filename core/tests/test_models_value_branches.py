@@ -64,6 +64,15 @@ def _list(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.layer(x) * first
 
 
+def _equal(self: Any, x: torch.Tensor) -> torch.Tensor:
+    whole = x.equal(x.round())  # read here
+    return self.layer(x) * (2 if whole and not torch.equal(x, -x) else 3)  # read here
+
+
+def _memory(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return self.layer(x) * x.untyped_storage()[0]  # read here
+
+
 def _complaints(self: Any, x: torch.Tensor) -> torch.Tensor:
     if x.min() < -1e6:
         lowest = float(x.min())
@@ -105,7 +114,19 @@ def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[
 
 @pytest.mark.parametrize(
     "forward",
-    [_branch, _branch_on_what_was_computed, _loop, _number, _list, _complaints, _shapes, _weights, _skipped],
+    [
+        _branch,
+        _branch_on_what_was_computed,
+        _loop,
+        _number,
+        _list,
+        _equal,
+        _memory,
+        _complaints,
+        _shapes,
+        _weights,
+        _skipped,
+    ],
     ids=lambda function: function.__name__.strip("_"),
 )
 def test_lines_that_read_a_value_are_named(forward: Callable[..., Any]) -> None:

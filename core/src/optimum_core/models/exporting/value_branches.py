@@ -36,8 +36,13 @@ _TORCH = str(Path(torch.__file__).parent)
 _BETWEEN = (_TORCH, __file__, operator_watch.__file__, warnings.__file__, *rewriting.__path__)
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
+#: Functions that read values, of which torch does not warn while it traces.
+_UNWARNED = frozenset({
+    torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
+    torch.Tensor.__reduce_ex__,
+})  # fmt: skip
 #: Functions that read a tensor's memory without an operator.
-_UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+_UNSEEN = _UNWARNED | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 #: Parts of operator names that take a tensor's shape and type, and no value.
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
@@ -65,7 +70,8 @@ def traced_reads(*, rounds: bool = True) -> Iterator[set[Place]]:
     with traced_rounding() if rounds else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
-        yield places
+        with _Unwarned(places):
+            yield places
 
 
 def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[str, ...]:
@@ -114,6 +120,19 @@ class _Reads(OperatorWatch):
                 elif isinstance(leaf, bool | int | float | complex):
                     self.places.add(_place())
         return made
+
+
+class _Unwarned(TorchFunctionMode):
+    """Recorder of places that read values of which torch does not warn."""
+
+    def __init__(self, places: set[Place]) -> None:
+        super().__init__()
+        self._places = places
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _UNWARNED:
+            self._places.add(_place())
+        return func(*args, **(kwargs or {}))
 
 
 class _Unseen(TorchFunctionMode):
