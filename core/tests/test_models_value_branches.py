@@ -73,6 +73,16 @@ def _memory(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.layer(x) * x.untyped_storage()[0]  # read here
 
 
+def _count(self: Any, x: torch.Tensor) -> torch.Tensor:
+    some = x[x > 2] * 2
+    if some.numel() > 3 and len((x < 0).nonzero()) < 2 and x.unique().shape[0] < 9:  # read here
+        x = x + 1
+    rows = torch.zeros_like(x).index_add(0, (x[:, 0] > 2).nonzero()[:, 0], x[x[:, 0] > 2])
+    if rows.shape[0] > 1:
+        rows = rows + 1
+    return self.layer(rows)
+
+
 def _complaints(self: Any, x: torch.Tensor) -> torch.Tensor:
     if x.min() < -1e6:
         lowest = float(x.min())
@@ -122,6 +132,7 @@ def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[
         _list,
         _equal,
         _memory,
+        _count,
         _complaints,
         _shapes,
         _weights,

@@ -41,6 +41,13 @@ _UNWARNED = frozenset({
     torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
     torch.Tensor.__reduce_ex__,
 })  # fmt: skip
+#: Functions that give a tensor's lengths to Python.
+_LENGTHS = frozenset({
+    torch.Tensor.__len__, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.size,
+    torch.Tensor.shape.__get__,
+})  # fmt: skip
+#: Operators whose output has the lengths of their first input, whatever the others have.
+_AS_THE_FIRST = ("scatter", "index_put", "index_add", "index_copy", "index_fill", "masked_fill")
 #: Functions that read a tensor's memory without an operator.
 _UNSEEN = _UNWARNED | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 #: Parts of operator names that take a tensor's shape and type, and no value.
@@ -104,22 +111,40 @@ class _Reads(OperatorWatch):
         super().__init__()
         self.places: set[Place] = set()
         self._derived = WeakIdKeyDictionary()
+        self._sized = WeakIdKeyDictionary()  # those whose lengths follow values
         for sample in samples:
             self._derived[sample] = True
 
     def derives(self, values: Any) -> bool:
         return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
 
+    def is_sized(self, values: Any) -> bool:
+        """Whether a tensor among these has lengths that follow the samples' values."""
+        return any(isinstance(leaf, torch.Tensor) and leaf in self._sized for leaf in tree_leaves(values))
+
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = (args, kwargs)
         made = func(*args, **kwargs)
         if not any(part in func.name() for part in _LIKE) and self.derives(given):
+            sized = self._sizes(func, args, given)
             for leaf in tree_leaves(made):
                 if isinstance(leaf, torch.Tensor):
                     self._derived[leaf] = True
+                    if sized and leaf.ndim:
+                        self._sized[leaf] = True
                 elif isinstance(leaf, bool | int | float | complex):
                     self.places.add(_place())
         return made
+
+    def _sizes(self, func: Any, args: Any, given: Any) -> bool:
+        """Whether the lengths of an operator's outputs follow values: those of `nonzero`, `unique`, `x[x > 0]`, and of
+        what is computed with these."""
+        if any(part in func.name() for part in _AS_THE_FIRST):
+            return self.is_sized(args[:1])
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        return by_mask or torch.Tag.dynamic_output_shape in func.tags or self.is_sized(given)
 
 
 class _Unwarned(TorchFunctionMode):
@@ -143,7 +168,7 @@ class _Unseen(TorchFunctionMode):
         self._reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNSEEN and self._reads.derives(args):
+        if (func in _UNSEEN and self._reads.derives(args)) or (func in _LENGTHS and self._reads.is_sized(args)):
             self._reads.places.add(_place())
         return func(*args, **(kwargs or {}))
 
