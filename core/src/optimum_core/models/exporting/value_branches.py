@@ -44,7 +44,7 @@ _UNWARNED = frozenset({
 #: Functions that give a tensor's lengths to Python.
 _LENGTHS = frozenset({
     torch.Tensor.__len__, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.size,
-    torch.Tensor.shape.__get__,
+    torch.Tensor.shape.__get__,  # type: ignore[attr-defined] # of a property
 })  # fmt: skip
 #: Operators whose output has the lengths of their first input, whatever the others have.
 _AS_THE_FIRST = ("scatter", "index_put", "index_add", "index_copy", "index_fill", "masked_fill")
@@ -111,7 +111,7 @@ class _Reads(OperatorWatch):
         super().__init__()
         self.places: set[Place] = set()
         self._derived = WeakIdKeyDictionary()
-        self._sized = WeakIdKeyDictionary()  # those whose lengths follow values
+        self._sized = WeakIdKeyDictionary()  # by tensor, those of its lengths that follow values
         for sample in samples:
             self._derived[sample] = True
 
@@ -120,31 +120,40 @@ class _Reads(OperatorWatch):
 
     def is_sized(self, values: Any) -> bool:
         """Whether a tensor among these has lengths that follow the samples' values."""
-        return any(isinstance(leaf, torch.Tensor) and leaf in self._sized for leaf in tree_leaves(values))
+        return bool(self._lengths(values))
+
+    def _lengths(self, values: Any) -> set[int]:
+        """Return the lengths of tensors among these that follow the samples' values."""
+        tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+        found = (self._sized[leaf] for leaf in tensors if leaf in self._sized)
+        return set[int]().union(*found)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = (args, kwargs)
         made = func(*args, **kwargs)
         if not any(part in func.name() for part in _LIKE) and self.derives(given):
-            sized = self._sizes(func, args, given)
+            lengths = self._sizes(func, args, given, made)
             for leaf in tree_leaves(made):
                 if isinstance(leaf, torch.Tensor):
                     self._derived[leaf] = True
-                    if sized and leaf.ndim:
-                        self._sized[leaf] = True
+                    if own := lengths & {*leaf.shape}:
+                        self._sized[leaf] = own
                 elif isinstance(leaf, bool | int | float | complex):
                     self.places.add(_place())
         return made
 
-    def _sizes(self, func: Any, args: Any, given: Any) -> bool:
-        """Whether the lengths of an operator's outputs follow values: those of `nonzero`, `unique`, `x[x > 0]`, and of
-        what is computed with these."""
+    def _sizes(self, func: Any, args: Any, given: Any, made: Any) -> set[int]:
+        """Return the lengths that follow values in an operator's outputs: those of `nonzero`, `unique`, `x[x > 0]`, and
+        of what is computed with these."""
         if any(part in func.name() for part in _AS_THE_FIRST):
-            return self.is_sized(args[:1])
+            return self._lengths(args[:1])
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
-        return by_mask or torch.Tag.dynamic_output_shape in func.tags or self.is_sized(given)
+        if by_mask or torch.Tag.dynamic_output_shape in func.tags:
+            outputs = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+            return {leaf.shape[0] for leaf in outputs} if not by_mask else {*outputs[0].shape} - {*args[0].shape[1:]}
+        return self._lengths(given)
 
 
 class _Unwarned(TorchFunctionMode):
