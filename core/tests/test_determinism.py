@@ -101,6 +101,7 @@ FROM_OUTSIDE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor | float], st
     "date": (lambda x: float(datetime.datetime.now().year), "datetime.now"),
     "hour": (lambda x: float(time.localtime().tm_hour > 22), "time.localtime"),
     "bytes": (lambda x: float(os.urandom(4) == b"\0" * 4), "posix.urandom"),
+    "threads": (lambda x: x * torch.get_num_threads(), "torch.get_num_threads"),
     "in a library": (lambda x: float(secrets.randbelow(10**6) == 0), "posix.urandom"),
     "names": (lambda x: float(uuid.uuid4().int == 1 << 78 | 1 << 63), "posix.urandom"),
 }

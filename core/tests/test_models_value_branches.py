@@ -64,6 +64,25 @@ def _list(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.layer(x) * first
 
 
+def _equal(self: Any, x: torch.Tensor) -> torch.Tensor:
+    whole = x.equal(x.round())  # read here
+    return self.layer(x) * (2 if whole and not torch.equal(x, -x) else 3)  # read here
+
+
+def _memory(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return self.layer(x) * x.untyped_storage()[0]  # read here
+
+
+def _count(self: Any, x: torch.Tensor) -> torch.Tensor:
+    some = x[x > 2] * 2
+    if some.numel() > 3 and len((x < 0).nonzero()) < 2 and x.unique().shape[0] < 9:  # read here
+        x = x + 1
+    rows = torch.zeros_like(x).index_add(0, (x[:, 0] > 2).nonzero()[:, 0], x[x[:, 0] > 2])
+    if rows.shape[0] > 1:
+        rows = rows + 1
+    return self.layer(rows)
+
+
 def _complaints(self: Any, x: torch.Tensor) -> torch.Tensor:
     if x.min() < -1e6:
         lowest = float(x.min())
@@ -105,7 +124,20 @@ def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[
 
 @pytest.mark.parametrize(
     "forward",
-    [_branch, _branch_on_what_was_computed, _loop, _number, _list, _complaints, _shapes, _weights, _skipped],
+    [
+        _branch,
+        _branch_on_what_was_computed,
+        _loop,
+        _number,
+        _list,
+        _equal,
+        _memory,
+        _count,
+        _complaints,
+        _shapes,
+        _weights,
+        _skipped,
+    ],
     ids=lambda function: function.__name__.strip("_"),
 )
 def test_lines_that_read_a_value_are_named(forward: Callable[..., Any]) -> None:

@@ -77,7 +77,8 @@ def check_chance(module: Any, case: ReferenceCase) -> None:
 
 
 def check_outside(module: Any, case: ReferenceCase) -> None:
-    """Refuse a model whose outputs depend on a clock, or on random bytes of the system, that its forward reads.
+    """Refuse a model whose outputs depend on what its forward reads outside: a clock, random bytes of the system, the
+    number of torch's threads.
 
     Raises:
         VerificationError: they do.

@@ -6,5 +6,5 @@ exporters; `outputs` turns what it returns into named tensors and back. `reading
 answers where its operators round otherwise, `weight_writes` whether it writes into its own weights, `sensitivity`
 which layers suffer from 8 bits. `kept_answers` asks it once for equal inputs while it is described. `threads`,
 `time_limit` and, for numbers that a call may count up to, `bounded_calls` bound what a call takes; `torch_modes` sets
-autocast aside.
+autocast aside, and puts the process's settings back. `operator_watch` is what the modes share that watch a call.
 """

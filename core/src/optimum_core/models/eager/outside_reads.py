@@ -1,4 +1,5 @@
-"""Clocks, and the system's random bytes, read in a model's forward: a graph keeps what was read while it was traced.
+"""Clocks, the system's random bytes and the number of torch's threads, read in a model's forward: a graph keeps what
+was read while it was traced.
 
 A read may be without effect, as in code that measures itself. So one call is watched, and then the functions that it
 read are replaced by ones that answer otherwise.
@@ -17,6 +18,7 @@ from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
+import torch
 
 from optimum_core.models.eager.calls import eager_outputs
 
@@ -25,16 +27,19 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 _RANDOM_BYTES = os.urandom
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 #: Functions whose answer is a number that grows, and the units of their answers in a second.
-_UNITS: dict[Any, int] = {
+_UNITS: dict[Any, float] = {
     getattr(time, name + ending): unit for name in _CLOCKS for ending, unit in (("", 1), ("_ns", 10**9))
 }
+_THREADS: Any = torch.get_num_threads
+_UNITS[_THREADS] = 1e-7  # some more threads: what is replaced may share work among them
 #: Those whose answer cannot be replaced: it is no number, or they belong to a type.
 _DATES = {
     function: f"time.{function.__name__}" for function in (time.localtime, time.gmtime, time.ctime, time.strftime)
 }
 _DATE_METHODS = ("now", "utcnow", "today")
-#: What a replaced function answers: a clock this many seconds later, random bytes of this value alone.
-_ANSWERS = ((3e7 + 31.37, 0), (9e8 + 8017.81, 255))
+#: What a replaced function answers: a clock this many seconds later, half a minute of them or a little more, and random
+#: bytes of this value alone.
+_ANSWERS = ((3e7 + 31.37, 0), (9e8 + 8010.81, 255))
 
 
 class OutsideReads:
@@ -89,7 +94,7 @@ def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[s
                 again = eager_outputs(module, inputs)
             for name, want in outputs.items():
                 if name not in again or not _is_equal(want, again[name]):
-                    return name, f"{function.__module__}.{function.__name__}"
+                    return name, f"{function.__module__ or _owner(function).__name__}.{function.__name__}"
     return None
 
 
@@ -116,7 +121,7 @@ def _package(namespace: Mapping[str, Any]) -> str:
 
 
 def _owner(function: Any) -> Any:
-    return os if function is _RANDOM_BYTES else time
+    return {_RANDOM_BYTES: os, _THREADS: torch}.get(function, time)
 
 
 @contextmanager

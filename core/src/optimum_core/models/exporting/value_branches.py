@@ -36,8 +36,20 @@ _TORCH = str(Path(torch.__file__).parent)
 _BETWEEN = (_TORCH, __file__, operator_watch.__file__, warnings.__file__, *rewriting.__path__)
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
+#: Functions that read values, of which torch does not warn while it traces.
+_UNWARNED = frozenset({
+    torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
+    torch.Tensor.__reduce_ex__,
+})  # fmt: skip
+#: Functions that give a tensor's lengths to Python.
+_LENGTHS = frozenset({
+    torch.Tensor.__len__, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.size,
+    torch.Tensor.shape.__get__,  # type: ignore[attr-defined] # of a property
+})  # fmt: skip
+#: Operators whose output has the lengths of their first input, whatever the others have.
+_AS_THE_FIRST = ("scatter", "index_put", "index_add", "index_copy", "index_fill", "masked_fill")
 #: Functions that read a tensor's memory without an operator.
-_UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+_UNSEEN = _UNWARNED | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 #: Parts of operator names that take a tensor's shape and type, and no value.
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
@@ -65,7 +77,8 @@ def traced_reads(*, rounds: bool = True) -> Iterator[set[Place]]:
     with traced_rounding() if rounds else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
-        yield places
+        with _Unwarned(places):
+            yield places
 
 
 def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[str, ...]:
@@ -98,22 +111,62 @@ class _Reads(OperatorWatch):
         super().__init__()
         self.places: set[Place] = set()
         self._derived = WeakIdKeyDictionary()
+        self._sized = WeakIdKeyDictionary()  # by tensor, those of its lengths that follow values
         for sample in samples:
             self._derived[sample] = True
 
     def derives(self, values: Any) -> bool:
         return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
 
+    def is_sized(self, values: Any) -> bool:
+        """Whether a tensor among these has lengths that follow the samples' values."""
+        return bool(self._lengths(values))
+
+    def _lengths(self, values: Any) -> set[int]:
+        """Return the lengths of tensors among these that follow the samples' values."""
+        tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+        found = (self._sized[leaf] for leaf in tensors if leaf in self._sized)
+        return set[int]().union(*found)
+
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = (args, kwargs)
         made = func(*args, **kwargs)
         if not any(part in func.name() for part in _LIKE) and self.derives(given):
+            lengths = self._sizes(func, args, given, made)
             for leaf in tree_leaves(made):
                 if isinstance(leaf, torch.Tensor):
                     self._derived[leaf] = True
+                    if own := lengths & {*leaf.shape}:
+                        self._sized[leaf] = own
                 elif isinstance(leaf, bool | int | float | complex):
                     self.places.add(_place())
         return made
+
+    def _sizes(self, func: Any, args: Any, given: Any, made: Any) -> set[int]:
+        """Return the lengths that follow values in an operator's outputs: those of `nonzero`, `unique`, `x[x > 0]`, and
+        of what is computed with these."""
+        if any(part in func.name() for part in _AS_THE_FIRST):
+            return self._lengths(args[:1])
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if by_mask or torch.Tag.dynamic_output_shape in func.tags:
+            outputs = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+            return {leaf.shape[0] for leaf in outputs} if not by_mask else {*outputs[0].shape} - {*args[0].shape[1:]}
+        return self._lengths(given)
+
+
+class _Unwarned(TorchFunctionMode):
+    """Recorder of places that read values of which torch does not warn."""
+
+    def __init__(self, places: set[Place]) -> None:
+        super().__init__()
+        self._places = places
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _UNWARNED:
+            self._places.add(_place())
+        return func(*args, **(kwargs or {}))
 
 
 class _Unseen(TorchFunctionMode):
@@ -124,7 +177,7 @@ class _Unseen(TorchFunctionMode):
         self._reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNSEEN and self._reads.derives(args):
+        if (func in _UNSEEN and self._reads.derives(args)) or (func in _LENGTHS and self._reads.is_sized(args)):
             self._reads.places.add(_place())
         return func(*args, **(kwargs or {}))
 
