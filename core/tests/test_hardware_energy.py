@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from energy_counters import energy_counter
-from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
+from optimum_core.hardware.energy_counters import POWERCAP_ENV, EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 from optimum_core.measure.energy import Energy
 

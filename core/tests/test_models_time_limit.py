@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -43,3 +45,20 @@ def test_a_tiny_model_has_less_time_than_a_large_one(monkeypatch: pytest.MonkeyP
     for width in (1, 2**20):
         export_limit(torch.nn.Linear(width, 8, bias=False, device="meta"), "export", "use another")
     assert asked == pytest.approx([45.0, 61.0], abs=0.01)
+
+
+def test_a_profiler_runs_after_a_limit() -> None:
+    """In a process of its own: it would hang in the interpreter, where nothing can end it."""
+    code = """
+import sys
+from optimum_core.models.eager.time_limit import time_limit
+with time_limit(60.0, "export", "use another"):
+    pass
+calls = []
+sys.setprofile(lambda frame, event, argument: calls.append(event))
+(lambda: 1)()
+sys.setprofile(None)
+print(calls[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "call"

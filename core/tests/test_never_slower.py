@@ -48,3 +48,28 @@ def test_eager_is_left_when_all_others_are_slower_somewhere(tmp_path: Path) -> N
 @pytest.mark.parametrize("settings", [{"target": "mixed"}, {"objective": "size"}])
 def test_a_named_target_and_size_are_not_held_to_it(settings: dict[str, Any], tmp_path: Path) -> None:
     assert candidates(tmp_path, stated(*EAGER), stated(*MIXED), **settings)["mixed"].outcome == "chosen"
+
+
+def two_forms(first: float, second: float, **settings: Any) -> Stated:
+    """A backend with two formats, by the milliseconds of a call in the one that it prefers, and in the other."""
+    times = {"preferred": first, "other": second}
+    return Stated(name="forms", formats=("preferred", "other"), takes=lambda form: times[form.format], **settings)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"), [(5.05, 5.0, "preferred"), (5.0, 5.05, "preferred"), (5.2, 5.0, "other")]
+)
+def test_of_two_forms_that_are_as_fast_the_backend_says_which(
+    first: float, second: float, chosen: str, tmp_path: Path
+) -> None:
+    report = report_of(accelerated(tmp_path, [stated(*EAGER), two_forms(first, second)], shapes=[{"batch": 1}]))
+    assert report.chosen is not None and report.chosen.name.startswith(chosen)
+    faster = [item.reason for item in report.candidates if "as fast" in item.reason]
+    assert len(faster) == (first > second and chosen == "preferred")
+
+
+def test_another_backend_is_not_preferred_for_its_form(tmp_path: Path) -> None:
+    """A tie is between forms of one backend: between backends, the faster one wins, however near the other is."""
+    slower = Stated(name="slower", takes=lambda form: 5.05)
+    report = report_of(accelerated(tmp_path, [stated(*EAGER), slower, two_forms(9.0, 5.0)], shapes=[{"batch": 1}]))
+    assert report.chosen is not None and report.chosen.backend == "forms"

@@ -17,7 +17,7 @@ from clocks import Clock
 from fake_backend import installed
 from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.errors import UnavailableError
-from optimum_core.hardware.energy import POWERCAP_ENV
+from optimum_core.hardware.energy_counters import POWERCAP_ENV
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models.backends import torch_plugin
 from optimum_core.models.eager.calls import eager_outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,6 @@ from transformers import (
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.eager.calls import eager_outputs
-from optimum_core.models.eager.randomness import watched_draws
 from optimum_core.models.signatures.axes import MANY, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.signatures.switches import Numbers, lengths_around, numbers_of, with_rungs
@@ -293,74 +291,6 @@ def test_a_model_that_remembers_is_found_out(described: Callable[[str], Any], sw
     cases = reference_cases(model, describe(model, name="swin"))
     assert remembers(model, cases) is not None
     assert remembers(switches[0], switches[2]) is None
-
-
-class Noise(torch.nn.Module):
-    """As many values as chance has it."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return torch.cat([input, input.new_zeros(len(input), int(torch.randint(1, 10**6, ())))], dim=1)
-
-
-def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
-    signature = describe(torch.nn.Identity().eval(), name="noise", samples={"input": torch.rand(2, 4)})
-    module = Noise().eval()
-    with pytest.raises(VerificationError, match=r"two values for output 'output'.*shapes"):
-        reference_cases(module, signature)
-
-
-class Drawing(torch.nn.Module):
-    """Draws a random number at each call, and gives what is made of it."""
-
-    def __init__(self, made: Callable[[torch.Tensor], torch.Tensor | float]) -> None:
-        super().__init__()
-        self.made = made
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.made(x)
-
-
-BY_CHANCE: dict[str, Callable[[torch.Tensor], torch.Tensor | float]] = {
-    "seldom": lambda x: torch.rand(1) > 0.999,
-    "little": lambda x: torch.randn(1) * 1e-5,
-    "dropout": lambda x: torch.nn.functional.dropout(x, 0.001),
-    "numpy": lambda x: float(np.random.rand() > 0.999),
-    "python": lambda x: float(random.random() < 0.001),
-}
-
-
-@pytest.mark.parametrize("made", BY_CHANCE.values(), ids=BY_CHANCE)
-def test_a_model_that_depends_on_chance_is_refused_however_seldom_that_shows(made: Callable[..., Any]) -> None:
-    torch.manual_seed(3)
-    module = Drawing(made).eval()
-    signature = describe(module, name="drawing", samples={"x": torch.rand(2, 4)})
-    with pytest.raises(VerificationError, match="draws random numbers"):
-        reference_cases(module, signature)
-
-
-def test_a_draw_without_effect_is_no_chance() -> None:
-    """As wav2vec2's LayerDrop, and a check by rejection, which must end."""
-    module = Drawing(lambda x: 0 * torch.rand(1) + 0 * np.random.randn() + 0 * random.gauss(0, 1)).eval()
-    signature = describe(module, name="drawing", samples={"x": torch.rand(2, 4)})
-    random.seed(5)
-    torch.manual_seed(5)
-    reference_cases(module, signature)
-    with watched_draws() as watched:
-        pass
-    assert not watched.drew
-
-
-class _Increments(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x += 1
-        return x * 2
-
-
-def test_a_model_that_changes_its_inputs_is_named_so() -> None:
-    model = _Increments().eval()
-    signature = describe(model, name="increments", samples={"x": torch.randn(2, 5)})
-    with pytest.raises(VerificationError, match=r"changes its own inputs in place \('x'\)"):
-        reference_cases(model, signature)
 
 
 def test_eager_that_refuses_every_call_says_why(described: Callable[[str], Any]) -> None:

@@ -22,11 +22,13 @@ from optimum_core.models.multimodal.towers import NoTowerError, Tower, call_of, 
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plan import parse_target, ways
 from optimum_core.search.budget import Budget
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchResult
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.tower_search import TowerSearch
 from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.pictures import described, picture_inputs, picture_model
-from optimum_core.types import Artifact, AxisRange, Step
+from optimum_core.types import Artifact, AxisRange, Report, Step
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.edge_value_cases import edge_cases
 
@@ -176,8 +178,8 @@ def test_lengths_beyond_those_compared_go_to_the_eager_tower_and_any_number_of_p
 # The search.
 
 
-def searched(deed: Deed, place: Path) -> tuple[Mapping[str, Artifact], str]:
-    """Return the towers that a search finds for llava where a backend computes so, and what the report says."""
+def searched(deed: Deed, place: Path, seconds: float = 1e4) -> tuple[Mapping[str, Artifact], Report]:
+    """Return the towers that a search finds for llava where a backend computes so, and the report on the whole."""
     source = MemorySource(picture_model("llava"))
     builder = builder_with(Acme({"only": deed}), source, place)
     every = ways(builder.supports, parse_target("auto"))
@@ -186,23 +188,35 @@ def searched(deed: Deed, place: Path) -> tuple[Mapping[str, Artifact], str]:
         signature=described("llava"),
         ways=every,
         plugins=builder.plugins,
-        budget=Budget(seconds=1e4),
+        budget=Budget(seconds=seconds, stated=True),
         verify=True,
     )
     spec = CandidateSpec(way=next(way for way in every if not way.is_eager), route="only")
     with measuring(QUICK, clock=CLOCK):
         found = towers(spec)
-    (note,) = towers.notes(spec)
-    return found, note
+    whole = Report(model="llava", task="image-text-to-text", workload=(), candidates=())
+    winner, case = (
+        Candidate(spec=spec, signature=None),
+        ReferenceCase(name="", inputs={}, outputs={}, varied=frozenset()),
+    )
+    return found, towers.noted(SearchResult(winner=winner, report=whole, check=case)).report
 
 
 def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(tmp_path: Path) -> None:
-    found, note = searched(wrong, tmp_path)
-    assert found == {}
+    found, report = searched(wrong, tmp_path)
+    assert found == {} and report.ended_at is None
+    (note,) = report.notes
     assert re.match(r"part vision \(model\.vision_tower\) stays eager: acme\[only] → acme cpu: .*relative error", note)
 
 
+def test_a_budget_that_has_ended_leaves_the_tower_eager_and_a_longer_one_searches_again(tmp_path: Path) -> None:
+    found, report = searched(Memory(), tmp_path, seconds=0.0)
+    assert found == {} and report.ended_at == 0.0
+    assert report.notes == ("part vision (model.vision_tower) stays eager: the budget ended before it was tried",)
+
+
 def test_a_tower_that_is_right_and_faster_becomes_a_part_that_is_told_with_its_time(tmp_path: Path) -> None:
-    found, note = searched(Memory(), tmp_path)
+    found, report = searched(Memory(), tmp_path)
+    (note,) = report.notes
     assert found["vision"].format == "acme" and record_of(found["vision"].steps).path == "model.vision_tower"
     assert re.match(r"part vision .* runs as acme\[only] → acme cpu, in 0\.01 of the time of the eager one", note)

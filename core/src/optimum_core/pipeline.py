@@ -250,7 +250,6 @@ class Pipeline:
     def _search(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.candidate_search import search
-        from optimum_core.search.tower_search import noted
 
         if self._is_elsewhere:
             return self._cross_build(context, packer)
@@ -258,7 +257,9 @@ class Pipeline:
         quantize_from = self._quantization(context, packer).prepare() if self.request.goal is not None else None
         if quantize_from is not None and self._budget.stated:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
-        result = noted(search(context), self._towers)
+        result = search(context)
+        if self._towers is not None:
+            result = self._towers.noted(result)
         if self.request.target.backend is None and result.report.settled:
             history.remember(result.winner.spec, about=self.source.name, ended_at=result.report.ended_at)
         return quantize_from(result) if quantize_from is not None else result

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import OptionError, UnavailableError
-from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
+from optimum_core.hardware.energy_counters import POWERCAP_ENV, EnergyMeter
 from optimum_core.models import fingerprint, tasks
 from optimum_core.plan import AUTO, FLOATS, FULL_PRECISION, Quantization, Target, Way, parse_target, ways
-from optimum_core.quantization import QuantizationGoal, read_goal
+from optimum_core.quantization_goal import QuantizationGoal, read_goal
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
 

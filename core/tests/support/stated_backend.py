@@ -86,6 +86,7 @@ class Form:
     """
 
     config: QuantizeConfig | None
+    format: str = ""
     route: str | None = None
     precision: str = "fp32"
     left: int = 0
@@ -122,6 +123,7 @@ class Stated:
         takes: milliseconds of a call.
         loses: the number of rows of data, the first ones, for which it makes the other choice.
         breaks: changes the outputs of every call.
+        formats: those that it writes and loads, the preferred one first; empty: one of its own name.
         controls: by itself it leaves ever more layers in float until the promise is kept; else it gives up at once.
     """
 
@@ -132,6 +134,7 @@ class Stated:
     controls: bool = False
     live: bool = False
     schemes: tuple[str, ...] = (DYNAMIC, STATIC, "weight-only-int4")
+    formats: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
     prepares: bool = False
@@ -143,8 +146,9 @@ class Stated:
     def probe(self, hardware: Hardware) -> Support:
         if self.live:
             return Support(offers=(Offer(device="cpu", live=True),))
+        formats = self.formats or (self.name,)
         offer = Offer(
-            device="cpu", exports=(self.name,), routes=self.routes, loads=(self.name,), precisions=self.precisions,
+            device="cpu", exports=formats, routes=self.routes, loads=formats, precisions=self.precisions,
             quantizes=(Transform(takes=self.name, gives=self.name),), schemes=self.schemes, runs=self.schemes,
             prepares=self.prepares,
         )  # fmt: skip
@@ -156,7 +160,7 @@ class Stated:
             return None
         self._write(request.output, {"route": request.route})
         return Artifact(
-            format=self.name, path=request.output, files=("model",), inputs=request.inputs, outputs=request.outputs
+            format=request.format, path=request.output, files=("model",), inputs=request.inputs, outputs=request.outputs
         )
 
     @hookimpl
@@ -193,7 +197,7 @@ class Stated:
     def _opened(self, artifact: Artifact, source: Any) -> Opened:
         made = json.loads(artifact.main_file.read_text(encoding="utf-8")) if artifact.files else {}
         config = QuantizeConfig.from_dict(made["config"]) if "config" in made else None
-        form = Form(config=config, route=made.get("route"), left=made.get("left", 0))
+        form = Form(config=config, format=artifact.format, route=made.get("route"), left=made.get("left", 0))
         session = Opened(
             backend=self.name, module=source.module(), form=form, inputs=artifact.inputs, outputs=artifact.outputs
         )

@@ -42,7 +42,7 @@ from optimum_core.backend._sessions import check_names, check_turn, closed, desc
 from optimum_core.errors import brief, foreign_errors
 from optimum_core.generation.generator import generator_behind, generator_of
 from optimum_core.hardware import detect
-from optimum_core.hardware.energy import EnergyMeter
+from optimum_core.hardware.energy_counters import EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 from optimum_core.models.backends.onnx_surgery import put_beside, weight_bytes
 from optimum_core.models.silence import silence

@@ -1,8 +1,8 @@
 """Detection of the machine's hardware: processor, memory, GPUs and NPUs, as far as this process may use them.
 
 It reads files, the operating system's own commands and small libraries; no runtime is imported. Facts that cannot be
-read are left out: a damaged file or a missing tool never makes detection fail. `energy` reads counters of joules, and
-`energy_estimate` takes their place where there are none.
+read are left out: a damaged file or a missing tool never makes detection fail. `energy_counters` reads joules, and
+`energy_estimate` takes its place where the machine counts none.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
-from optimum_core.hardware.energy import EnergyMeter
+from optimum_core.hardware.energy_counters import EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 
 

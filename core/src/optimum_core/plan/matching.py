@@ -88,7 +88,7 @@ def _ways_of(
         levels = (level,) if level else (None, *offer.levels)
         yield Way(backend=name, device=device, precision=precision, levels=levels, parallel=offer.parallel)
         return
-    for wanted in offer.loads:
+    for rank, wanted in enumerate(offer.loads):
         for exporter, made, routes, transforms in _exports_for(wanted, supports):
             optimizes = _optimizes(offer, wanted)
             if level is not None and not optimizes:  # a level of other formats: it would have no effect here
@@ -99,6 +99,7 @@ def _ways_of(
                 device=device,
                 precision=precision,
                 format=wanted,
+                rank=rank,
                 exporter=exporter,
                 exported=made,
                 routes=routes or (None,),
@@ -133,6 +134,7 @@ def _quantized_ways_of(
                         device=target.device or offer.device,
                         precision=precision,
                         format=wanted,
+                        rank=offer.loads.index(wanted),
                         exporter=exporter,
                         exported=step.takes,
                         routes=source.routes or (None,),

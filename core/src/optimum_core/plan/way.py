@@ -39,6 +39,7 @@ class Way:
         backend: the backend that loads and runs it.
         device: the device it runs on.
         format: the format that the backend loads; None: the eager model.
+        rank: the place of that format in the backend's list of those that it loads.
         precision: the arithmetic of the session; for a quantized model, that of the parts left in floats.
         exporter: the backend that exports the first format, and `routes`, its export methods, the most promising first.
         quantizer: the backend that quantizes the exported file, and `scheme`, the scheme it uses.
@@ -56,6 +57,7 @@ class Way:
     device: str
     precision: str
     format: str | None = None
+    rank: int = 0
     exporter: str | None = None
     exported: str | None = None
     routes: tuple[str | None, ...] = (None,)

@@ -18,6 +18,7 @@ from optimum_core.runtime.absent_device import AbsentDeviceSession, why_absent
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import Session, SessionRequest
+from optimum_core.types.requests import concurrent
 from optimum_core.types.support import Offer, device_type
 
 
@@ -114,7 +115,7 @@ class _Opener:
             hardware=detect(),
             precision=place.precision,
             level=manifest.level,
-            streams=manifest.streams if manifest.streams > 1 else None,
+            streams=concurrent(manifest.streams),
             shapes=manifest.prepared,
             source=self.source,
             options=_options(manifest, place.backend) if options is None else options,

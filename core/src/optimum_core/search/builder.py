@@ -34,6 +34,7 @@ from optimum_core.types import (
     Support,
     TensorSpec,
 )
+from optimum_core.types.requests import concurrent
 from optimum_core.types.state import DECODER, MERGE
 
 Specs = tuple[TensorSpec, ...]
@@ -157,7 +158,7 @@ class Builder:
             hardware=self.hardware,
             precision=way.precision,
             level=spec.level if way.is_eager else None,
-            streams=spec.streams if spec.streams > 1 else None,
+            streams=concurrent(spec.streams),
             shapes=tuple(shapes),
             source=self.source,
             options=self.options.get(way.backend, {}),

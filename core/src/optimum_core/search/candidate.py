@@ -8,6 +8,7 @@ from typing import Any, Literal
 from optimum_core.errors import OptimumError, ResourceError
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session, SessionRequest
+from optimum_core.types.requests import concurrent
 from optimum_core.verify import Run
 
 Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
@@ -118,7 +119,7 @@ class Candidate:
         options = {
             "route": spec.route,
             "level": spec.level,
-            "streams": spec.streams if spec.streams > 1 else None,
+            "streams": concurrent(spec.streams),
             "prepared": spec.prepared or None,
             "quantized": spec.config.to_dict() if spec.config else None,
         }

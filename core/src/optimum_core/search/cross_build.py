@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from optimum_core.errors import OptimumError, OptionError, ResourceError, UnavailableError, VerificationError
 from optimum_core.plan import FLOATS, FULL_PRECISION
-from optimum_core.quantization import QuantizationGoal
+from optimum_core.quantization_goal import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData

@@ -30,6 +30,8 @@ GLANCE = Effort(rounds=1, seconds=0.01, calls=3, hopeless=float("inf"), slow=0.2
 FAR = 3.0
 #: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
+#: Ratio of times up to which two forms of a model in one backend are as fast: races disagree about less.
+TIE = 1.02
 #: Cores that other programs may keep busy, on average, before figures are doubted.
 _BUSY_CORES = 0.4
 #: By objective, the word for the best, and the quantity that decides; time for all others.
@@ -142,7 +144,8 @@ class Race:
         all_timed = all(len(item.measurements) == len(shapes) for item in finalists)
         in_full = not self.context.budget.is_spent or not all_timed
         disturbed = self._measured_in_full(finalists) if in_full else disturbance(finalists, None, self.context.effort)
-        winner = min(self.never_slower(finalists), key=self.score if in_full else self._rough_score)
+        allowed, figure = self.never_slower(finalists), self.score if in_full else self._rough_score
+        winner = self._preferred(min(allowed, key=figure), allowed, figure)
         winner.outcome = "chosen"
         settled = not disturbed or self._by_shortest(finalists) is winner
         return Decision(winner=winner, disturbance=disturbed, settled=settled, in_full=in_full)
@@ -177,7 +180,21 @@ class Race:
         allowed = self._slower_nowhere(finalists, lambda item: item.least)
         if self.context.objective in ("size", "energy"):
             return min(allowed, key=self.score)
-        return min(allowed, key=lambda item: least_score(item.measurements))
+
+        def figure(item: Candidate) -> float:
+            return least_score(item.measurements)
+
+        return self._preferred(min(allowed, key=figure), allowed, figure)
+
+    def _preferred(
+        self, best: Candidate, allowed: Sequence[Candidate], figure: Callable[[Candidate], float]
+    ) -> Candidate:
+        """Return the best, or one of its backend that is as fast and of a format that the backend prefers: it knows
+        which of them takes less memory, say, and the choice does not change from race to race."""
+        if self.context.objective in ("size", "energy") or best.spec.way.is_eager:
+            return best
+        as_fast = (item for item in allowed if figure(item) <= TIE * figure(best) and _differs_in_form(item, best))
+        return min((best, *as_fast), key=lambda item: (item.spec.way.rank, figure(item)))
 
     def _slower_nowhere(self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]) -> list[Candidate]:
         """Return those that may win and, by these times, are not slower than an eager model among them at any shape."""
@@ -223,6 +240,17 @@ class Race:
                 roughly = item.relative_time / winner.relative_time
                 item.behind = self.score(item) / self.score(winner) if item.raced else roughly
                 item.for_comparison = not self.may_win(item)
+                if item.raced and item.behind < 1 and _differs_in_form(item, winner):
+                    item.problem = "as fast; its backend prefers the form that was chosen"
+
+
+def _differs_in_form(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates differ by nothing but the files that their backend opens."""
+    first, second = (
+        (spec.way.backend, spec.way.device, spec.way.precision, spec.way.scheme, spec.streams, spec.prepared)
+        for spec in (one.spec, other.spec)
+    )
+    return first == second
 
 
 def _ratio_at_first(candidate: Candidate, measured: Sequence[Measurement]) -> float:

@@ -32,9 +32,10 @@ from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.search.trial import TrialRunner, failing
+from optimum_core.search.trial import TrialRunner, failing, precision_held
 from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
+from optimum_core.types.requests import concurrent
 from optimum_core.types.state import ENCODER, MERGE
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried_call import read_check
@@ -160,8 +161,9 @@ def _request(candidate: Candidate) -> SessionRequest:
     )
     if candidate.spec.level != _TUNED:
         return request
-    streams = manifest.streams if manifest.streams > 1 else None
-    return replace(request, streams=streams, shapes=manifest.prepared, options=manifest.session_options)
+    return replace(
+        request, streams=concurrent(manifest.streams), shapes=manifest.prepared, options=manifest.session_options
+    )
 
 
 def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
@@ -169,8 +171,7 @@ def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fide
     assert run is not None
     if manifest.quantized is None:
         was_double = manifest.fidelity is not None and manifest.fidelity.precision == DOUBLE
-        held = DOUBLE if was_double else candidate.spec.way.precision
-        return verify(run, cases, manifest.outputs, precision=held)
+        return verify(run, cases, manifest.outputs, precision=precision_held(candidate.spec.way, is_double=was_double))
     return verify_quantized(run, (), cases, manifest.outputs, precision=Scheme.parse(manifest.quantized).weights)
 
 

@@ -36,10 +36,15 @@ _SHARE = 0.3
 
 @dataclass(kw_only=True, slots=True)
 class _Found:
-    """The result of a search: the tower's artifact, if it is not the eager one, and what the report says of it."""
+    """The result of a search: the tower's artifact, if it is not the eager one, and what the report says of it.
+
+    Attributes:
+        unfinished: a stated budget ended before all was tried.
+    """
 
     artifact: Artifact | None
     note: str
+    unfinished: bool = False
 
 
 @dataclass(kw_only=True)
@@ -68,10 +73,15 @@ class TowerSearch:
         artifact = self._found[place].artifact
         return {self._tower.name: artifact} if artifact is not None and isinstance(self._tower, Tower) else {}
 
-    def notes(self, spec: CandidateSpec) -> tuple[str, ...]:
-        """Return what the report says of the towers of a candidate."""
-        found = self._found.get(_place(spec.way))
-        return (found.note,) if found is not None else ()
+    def noted(self, result: SearchResult) -> SearchResult:
+        """Return the result of the search for the whole with what was found for the towers of its winner."""
+        found = self._found.get(_place(result.winner.spec.way))
+        if found is None:
+            return result
+        report = replace(result.report, notes=(*result.report.notes, found.note))
+        if found.unfinished and self.budget.stated:
+            report = replace(report, ended_at=min(self.budget.seconds, report.ended_at or self.budget.seconds))
+        return replace(result, report=report)
 
     @cached_property
     def _tower(self) -> Tower | str:
@@ -90,25 +100,29 @@ class TowerSearch:
 
     @cached_property
     def _references(self) -> References:
-        return References(source=self._source, emit=self.builder.emit)
+        return References(source=self._source, emit=self.builder.emit, budget=self.budget)
 
     def _search(self, spec: CandidateSpec) -> _Found:
         tower = self._tower
         if not isinstance(tower, Tower):
             return _Found(artifact=None, note=f"the tower stays eager: {tower}")
         about = f"part {tower.name} ({tower.path})"
+        if self.budget.is_spent:
+            return _Found(
+                artifact=None, note=f"{about} stays eager: the budget ended before it was tried", unfinished=True
+            )
         try:
             result = search(self._context(tower, spec))
         except OptimumError as error:
             if fault_of_the_moment(about, error) is not None:
                 raise
             return _Found(artifact=None, note=f"{about} stays eager: {one_line(error)}")
-        winner = result.winner
+        winner, unfinished = result.winner, result.report.ended_at is not None
         if winner.spec.way.is_eager:
-            return _Found(artifact=None, note=f"{about} stays eager: {_why_not(result)}")
+            return _Found(artifact=None, note=f"{about} stays eager: {_why_not(result)}", unfinished=unfinished)
         assert winner.artifact is not None
         artifact = recorded(winner.artifact, tower, winner.signature.ranges)
-        return _Found(artifact=artifact, note=f"{about} {_gain(result)}")
+        return _Found(artifact=artifact, note=f"{about} {_gain(result)}", unfinished=unfinished)
 
     def _context(self, tower: Tower, spec: CandidateSpec) -> SearchContext:
         builder, way = self.builder.for_tower(self._source), spec.way
@@ -136,14 +150,6 @@ class TowerSearch:
 
 def _place(way: Way) -> tuple[str, ...]:
     return way.backend, way.device, way.precision
-
-
-def noted(result: SearchResult, towers: TowerSearch | None) -> SearchResult:
-    """Return the result of the search for the whole with notes on the towers of its winner."""
-    if towers is None:
-        return result
-    notes = (*result.report.notes, *towers.notes(result.winner.spec))
-    return replace(result, report=replace(result.report, notes=notes))
 
 
 def _workload(signature: ModelSignature) -> tuple[WorkShape, ...]:

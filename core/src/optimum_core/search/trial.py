@@ -17,7 +17,7 @@ from optimum_core.measure.stopwatch import Emit, one_line, watched, watched_memo
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
-from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION
+from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.child_run import run_in_child
@@ -160,9 +160,8 @@ class TrialRunner:
         assert run is not None
         if self.held_to in FLOATS:
             return verify(run, cases, outputs, precision=self.held_to)
-        if self.held_to == DOUBLE:  # what was asked for in fewer bits is a comparison only
-            held = DOUBLE if spec.way.precision == FULL_PRECISION else spec.way.precision
-            return verify(run, cases, outputs, precision=held)
+        if self.held_to == DOUBLE:
+            return verify(run, cases, outputs, precision=precision_held(spec.way, is_double=True))
         if self.held_to is not None:
             return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)
         if spec.config is not None:  # the quantized search compares values, on data of the model's
@@ -230,3 +229,9 @@ def drawn_inputs(signature: Any, shape: WorkShape) -> Mapping[str, Any]:
     seed = 0 if signature.given else 7
     inputs: Mapping[str, Any] = signature.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=seed))
     return inputs
+
+
+def precision_held(way: Way, *, is_double: bool) -> str:
+    """Return the precision whose tolerance a way is held to: 64 bits where the model has them, unless fewer were asked
+    for, as a comparison only."""
+    return DOUBLE if is_double and way.precision == FULL_PRECISION else way.precision

@@ -17,10 +17,11 @@ _BAR, _ROW, _LABELS, _MARGIN = 380, 26, 330, 16
 _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
 
 
-def header(report: Report) -> list[str]:
-    """Return the column titles of a report's table."""
+def header(report: Report, *, short: bool = False) -> list[str]:
+    """Return the column titles of a report's table; `short` leaves out the p95, or the first token's time."""
     generates = any(measured.tokens for item in report.candidates for measured in item.measurements)
-    unit = "tokens/s (first ms)" if generates else "ms (p95)"
+    unit, beside = ("tokens/s", " (first ms)") if generates else ("ms", " (p95)")
+    unit += "" if short else beside
     return ["", "candidate", *(f"{shape} {unit}" for shape in report.workload), *_energy_title(report), *_REST]
 
 
@@ -28,13 +29,13 @@ _EAGER = "times eager"
 _REST = (_EAGER, "items/s", "size", "memory", "error", "build s", "load s", "why")
 
 
-def rows(report: Report) -> list[list[str]]:
-    """Return one row per candidate, in the report's order."""
-    return [_row(item, report) for item in report.candidates]
+def rows(report: Report, *, short: bool = False) -> list[list[str]]:
+    """Return one row per candidate, in the report's order, for the columns of `header`."""
+    return [_row(item, report, short) for item in report.candidates]
 
 
-def _row(item: CandidateResult, report: Report) -> list[str]:
-    times = {measured.shape: _time_words(measured) for measured in item.measurements}
+def _row(item: CandidateResult, report: Report, short: bool) -> list[str]:
+    times = {measured.shape: _time_words(measured, short) for measured in item.measurements}
     worst = item.fidelity.worst if item.fidelity else None
     busiest = max((measured.throughput for measured in item.measurements), default=None)
     return [
@@ -75,11 +76,13 @@ def energy_words(report: Report) -> str:
     return f"mJ are estimated from this process's processor time by {constants}" if constants else ""
 
 
-def _time_words(measured: Measurement) -> str:
-    """Return the time of a call; where it generates, its tokens per second and the time of the first."""
+def _time_words(measured: Measurement, short: bool) -> str:
+    """Return the time of a call with its p95; where it generates, its tokens per second with the time of the first."""
     if measured.first is None:
-        return f"{measured.median:.2f} ({measured.p95:.2f})"
-    return f"{_number(measured.tokens_per_second, '{:.1f}')} ({measured.first:.1f})"
+        time, beside = f"{measured.median:.2f}", f" ({measured.p95:.2f})"
+    else:
+        time, beside = _number(measured.tokens_per_second, "{:.1f}"), f" ({measured.first:.1f})"
+    return time if short else time + beside
 
 
 def times_words(ratio: float | None) -> str:
@@ -196,7 +199,8 @@ def to_text(report: Report, width: int | None = None) -> str:
         width: width of the longest line, at least 40; None: the terminal's, or 80 where there is none.
     """
     width = max(_NARROWEST, width or get_terminal_size((80, 24)).columns)
-    lines = [*_wrapped(title(report), width), *_table(header(report), rows(report), width)]
+    short = not _fits(header(report), rows(report), width)
+    lines = [*_wrapped(title(report), width), *_table(header(report, short=short), rows(report, short=short), width)]
     said = remarks(report)
     if said or report.walk:
         lines += ["", *(line for words in said for line in _wrapped(words, width))]
@@ -207,6 +211,12 @@ def to_text(report: Report, width: int | None = None) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     return wrap(text, width, break_on_hyphens=False)
+
+
+def _fits(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a table fits without the columns that a narrow terminal leaves out, and the text below its rows."""
+    kept = [place for place, name in enumerate(head[:-1]) if name not in _LEFT_OUT]
+    return _width([[row[place] for place in kept] for row in (head, *body)]) <= width
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
@@ -225,11 +235,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> li
 
 
 def _narrowed(table: list[list[str]], width: int) -> list[list[str]]:
-    """Drop the p95 from the times, then shorten names, then drop shapes, until the table fits."""
-    if _width(table) > width:
-        table = [[cell.split(" (")[0] for cell in row] for row in table[:1]] + [
-            [*row[:2], *(cell.split(" (")[0] for cell in row[2:])] for row in table[1:]
-        ]
+    """Shorten names, then drop shapes, until the table fits."""
     longest = max(len(row[1]) for row in table)
     room = max(_SHORTEST_NAME, longest - max(0, _width(table) - width))
     table = [[row[0], _shortened(row[1], room), *row[2:]] for row in table]

@@ -206,6 +206,11 @@ class SessionRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def concurrent(streams: int) -> int | None:
+    """Return a request's `streams` for a tuned number of concurrent calls: one call is left to the backend."""
+    return streams if streams > 1 else None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
     """The lengths of named axes that a session accepts, where it does not accept every length.

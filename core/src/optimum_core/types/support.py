@@ -51,7 +51,7 @@ class Offer:
         levels: optimization levels that compete when none is named; the most likely to win first.
         named_levels: further levels, used only when named.
         quantizes: input and output formats of its `quantize`.
-        loads: formats that `load_session` runs on this device.
+        loads: formats that `load_session` runs on this device; of two that are as fast, the first is taken.
         stateful: those of its formats in which a decoder keeps its cache as state: where it exports one, it writes
             artifacts for `ExportRequest.state`; where it loads one, its sessions are a `StatefulSession`.
         stateful_routes: the export methods for decoders; empty: `routes`.

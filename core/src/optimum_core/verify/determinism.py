@@ -1,4 +1,4 @@
-"""Refusal of models whose outputs follow from more than their inputs: chance, order, or what they overwrote."""
+"""Refusal of models whose outputs follow from more than their inputs: chance, a clock, order, what they overwrote."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from optimum_core.errors import VerificationError, first_line
 from optimum_core.models.eager.calls import eager_outputs, inputs_after, is_plain
+from optimum_core.models.eager.outside_reads import output_from_outside
 from optimum_core.models.eager.randomness import output_by_chance
 from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
 
@@ -70,6 +71,22 @@ def check_chance(module: Any, case: ReferenceCase) -> None:
     name = output_by_chance(module, case.inputs, case.outputs)
     if name is not None:
         raise _by_chance(module, name, "where the numbers drawn are others")
+
+
+def check_outside(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs depend on a clock, or on random bytes of the system, that its forward reads.
+
+    Raises:
+        VerificationError: they do.
+    """
+    if (found := output_from_outside(module, case.inputs, case.outputs)) is not None:
+        output, function = found
+        raise VerificationError(
+            f"model {type(module).__name__}",
+            f"its forward calls {function}, and output {output!r} depends on the answer; a graph would keep the value "
+            "of the moment at which it was exported",
+            "call it outside of forward and pass its value as an input, or keep the model eager",
+        )
 
 
 def _by_chance(module: Any, output: str, problem: str) -> VerificationError:

@@ -47,9 +47,10 @@ def time_limit(seconds: float, who: str, remedy: str) -> Iterator[None]:
         try:
             yield
         finally:
+            # One that was sent and not raised yet is raised in here. It must not be taken back: from then on, CPython
+            # 3.11 would look for it at each step, and hang under a profiler.
             with lock:
                 ended.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was set and not raised yet
     except _TooLongError:
         raise ExportError(who, f"it did not end within {seconds:.0f} s of CPU time", remedy) from None
 

@@ -14,7 +14,7 @@ from optimum_core.measure import Effort, least_score
 from optimum_core.measure.stopwatch import one_line, watched
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.plan import FULL_PRECISION, Way
-from optimum_core.quantization import QuantizationGoal
+from optimum_core.quantization_goal import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData

@@ -11,7 +11,7 @@ from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.signatures.decoder_signature import DecoderSignature, FirstCalls
 from optimum_core.plan import Way
-from optimum_core.quantization import QuantizationGoal
+from optimum_core.quantization_goal import QuantizationGoal
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult

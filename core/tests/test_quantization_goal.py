@@ -10,7 +10,7 @@ import pytest
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.models import pretrained
-from optimum_core.quantization import FAMILIES, QuantizationGoal, read_goal
+from optimum_core.quantization_goal import FAMILIES, QuantizationGoal, read_goal
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
 from optimum_core.types.quantization import Scheme
