@@ -179,7 +179,7 @@ class ColumnRanges:
         return None
 
 
-def within_rows(spec: TensorSpec) -> BoxSides | ColumnRanges | None:
+def row_bounds(spec: TensorSpec) -> BoxSides | ColumnRanges | None:
     """Return the bounds that an input has within each row, or None."""
     if spec.sides is not None:
         return BoxSides(*spec.sides)

@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import (
-    LengthBounds,
-    ValueRange,
-    converted,
-    is_finite,
-    require_order,
-    typed,
-    within_rows,
-)
+from optimum_core.runtime.bounds import LengthBounds, ValueRange, converted, is_finite, require_order, row_bounds, typed
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
@@ -76,7 +68,7 @@ class InputChecker:
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
         self._moving = [spec.name for spec in specs if spec.follows_length]
-        self._within = {spec.name: rows for spec in specs if (rows := within_rows(spec)) is not None}
+        self._within = {spec.name: rows for spec in specs if (rows := row_bounds(spec)) is not None}
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
         self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
