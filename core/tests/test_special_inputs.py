@@ -36,6 +36,7 @@ from transformers import (
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.verify.reference import reference_cases
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 37}
 TEXT = {"input_ids", "attention_mask", "token_type_ids"}
@@ -132,6 +133,13 @@ def test_inputs_are_derived_from_the_configuration(kind: str) -> None:
     assert all(
         not np.array_equal(drawn[0][name], drawn[1][name]) for name in MODELS[kind][1] - masks - {"token_type_ids"}
     )
+
+
+@pytest.mark.parametrize("kind", ["informer", "spans", "experts", "patches"])
+def test_derived_inputs_have_cases_for_a_comparison(kind: str) -> None:
+    module, signature = _described(kind)
+    names = {case.name for case in reference_cases(module, signature)}
+    assert {"no padding", "traced shape, fresh values"} <= names
 
 
 @pytest.mark.parametrize("kind", ["informer", "two series"])

@@ -188,8 +188,12 @@ def row_bounds(spec: TensorSpec) -> BoxSides | ColumnRanges | None:
 
 def _from_to(least: float | None, greatest: float | None) -> str:
     if greatest is None:
-        return f"{least} and above"
-    return f"{greatest} and below" if least is None else f"{least} to {greatest}"
+        return f"{_number(least)} and above"
+    return f"{_number(greatest)} and below" if least is None else f"{_number(least)} to {_number(greatest)}"
+
+
+def _number(bound: float | None) -> str:
+    return f"{int(bound)}" if bound is not None and float(bound).is_integer() else f"{bound}"
 
 
 class LengthBounds:

@@ -63,7 +63,7 @@ def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tu
         array = inputs[item.name]
         if item.kind not in ANY_VALUES or item.name in signature.layout.steady or not _is_switch(array):
             continue
-        if not plain and not _is_one_per_row(signature.given[item.name]):
+        if not plain and not _is_one_per_row(signature.given.get(item.name, array)):
             continue
         for value in (0, 1):
             state = ("off", "on")[value]
