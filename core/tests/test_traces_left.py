@@ -49,7 +49,7 @@ def halved(x: torch.Tensor) -> torch.Tensor:
 def careless(x: torch.Tensor) -> torch.Tensor:
     """Return x, and change what it can of the process's settings."""
     torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(3 - torch.get_num_threads())
+    torch.set_num_threads(2 if torch.get_num_threads() == 1 else 1)
     os.chdir("/")
     zero = torch.rand(1) * 0 + random.random() * 0 + np.random.rand() * 0
     return x + zero.to(x.dtype)
