@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 WORDS = re.compile(r"\b(nobody|somebody|whoever|everybody|anybody)\b", re.IGNORECASE)
 QUESTIONS = re.compile(r"(What|Who|Which|How|Where|Why|When)\b")
-#: Help texts of commands, which typer takes from docstrings, and names in examples.
+#: Names in examples.
 ALLOWED = ("somebody/",)
 
 
@@ -23,7 +23,8 @@ def problems() -> Iterator[str]:
     """Yield one line for each docstring or word that is not as it should be."""
     roots = (ROOT / "core", ROOT / "plugins", ROOT / "tests", ROOT / "docs")
     sources = [path for root in roots for path in root.rglob("*.py") if path != Path(__file__)]
-    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    readmes = (path for root in roots[:3] for path in root.rglob("README.md"))
+    pages = [*(ROOT / "docs").rglob("*.md"), *readmes, *ROOT.glob("*.md")]
     for path in sorted((*sources, *pages)):
         text = path.read_text(encoding="utf-8")
         for number, line in enumerate(text.splitlines(), start=1):

@@ -93,17 +93,28 @@ def test_a_model_that_changes_its_inputs_is_named_so() -> None:
 
 # -- clocks, and the system's random bytes ----------------------------------------------------------------------------
 
+
+def expired(x: torch.Tensor) -> torch.Tensor:
+    """Return x, up to a day."""
+    if time.monotonic() > DEADLINE:
+        raise RuntimeError("it has expired")
+    return x
+
+
+DEADLINE = time.monotonic() + 86_400
 FROM_OUTSIDE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor | float], str]] = {
     "time": (lambda x: x * time.time(), "time.time"),
     "seldom": (lambda x: float(time.time() > 2e9), "time.time"),
     "fraction": (lambda x: 1e-3 * (time.time_ns() // 10**9 % 60 < 30), "time.time_ns"),
     "imported by name": (lambda x: x * (perf_counter() > 5e7), "time.perf_counter"),
     "date": (lambda x: float(datetime.datetime.now().year), "datetime.now"),
-    "hour": (lambda x: float(time.localtime().tm_hour > 22), "time.localtime"),
-    "bytes": (lambda x: float(os.urandom(4) == b"\0" * 4), "posix.urandom"),
+    "hour": (lambda x: float(time.localtime().tm_hour == 23), "time.localtime"),
+    "bytes": (lambda x: float(os.urandom(4) == b"\0" * 4), "os.urandom"),
     "threads": (lambda x: x * torch.get_num_threads(), "torch.get_num_threads"),
-    "in a library": (lambda x: float(secrets.randbelow(10**6) == 0), "posix.urandom"),
-    "names": (lambda x: float(uuid.uuid4().int == 1 << 78 | 1 << 63), "posix.urandom"),
+    "day": (lambda x: float(time.strftime("%a") == "Mon"), "time.strftime"),
+    "deadline": (expired, "time.monotonic"),
+    "in a library": (lambda x: float(secrets.randbelow(10**6) == 0), "os.urandom"),
+    "names": (lambda x: float(uuid.uuid4().int == 1 << 78 | 1 << 63), "os.urandom"),
 }
 
 
@@ -111,7 +122,7 @@ FROM_OUTSIDE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor | float], st
 def test_a_model_that_depends_on_what_it_reads_outside_is_refused(made: Callable[..., Any], function: str) -> None:
     module = Drawing(made).eval()
     signature = describe(module, name="reading", samples={"x": torch.rand(2, 4)})
-    with pytest.raises(VerificationError, match=f"calls ({function}), and output 'output' depends"):
+    with pytest.raises(VerificationError, match=f"calls ({function}), and (output 'output' depends|nothing shows)"):
         reference_cases(module, signature)
 
 
@@ -119,7 +130,7 @@ def test_a_model_that_measures_itself_is_not_refused() -> None:
     def measured(x: torch.Tensor) -> torch.Tensor:
         start = perf_counter()
         logging.getLogger("measured").warning("at %s", x.shape)
-        log.append(time.monotonic_ns() - start)
+        log.append(time.monotonic_ns() - start + len(time.strftime("%H")))
         return x * 2
 
     log = list[float]()

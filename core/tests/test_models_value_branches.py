@@ -83,6 +83,30 @@ def _count(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.layer(rows)
 
 
+def _count_before(self: Any, x: torch.Tensor) -> torch.Tensor:
+    count, rows = x.unique().numel(), x[x[:, 0] > 2].shape[0]
+    other, half = len((x > 2).nonzero()), rows // 2 + 1  # read here
+    factor = 1
+    if count < 3:  # read here
+        factor = 2
+    if half > other:  # read here
+        factor = 3
+    return self.layer(x) * (factor if x.shape[0] > 1 else 5)
+
+
+def _count_of_like(self: Any, x: torch.Tensor) -> torch.Tensor:
+    values, places = x.unique(return_inverse=True)
+    ones = torch.ones_like(x[x > 2])
+    if ones.shape[0] > 3:  # read here
+        x = x + 1
+    rows = x.unique(dim=1).shape[0]
+    if rows > 1 and places.numel() > 3 and torch.zeros_like(x).sum() < 1:
+        x = x + values[0]
+    if x.unique(dim=1).shape[1] > 1:  # read here
+        x = x + 1
+    return self.layer(x)
+
+
 def _complaints(self: Any, x: torch.Tensor) -> torch.Tensor:
     if x.min() < -1e6:
         lowest = float(x.min())
@@ -133,6 +157,8 @@ def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[
         _equal,
         _memory,
         _count,
+        _count_before,
+        _count_of_like,
         _complaints,
         _shapes,
         _weights,

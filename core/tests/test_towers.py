@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from optimum_core.models.multimodal.tower_calls import TowerCalls, record_of, re
 from optimum_core.models.multimodal.towers import NoTowerError, Tower, call_of, tower_of
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plan import parse_target, ways
-from optimum_core.search.budget import Budget
+from optimum_core.search.budget import LEAST_TO_BUILD, Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchResult
 from optimum_core.search.spec import CandidateSpec
@@ -178,7 +179,7 @@ def test_lengths_beyond_those_compared_go_to_the_eager_tower_and_any_number_of_p
 # The search.
 
 
-def searched(deed: Deed, place: Path, seconds: float = 1e4) -> tuple[Mapping[str, Artifact], Report]:
+def searched(deed: Deed, place: Path, budget: Budget | None = None) -> tuple[Mapping[str, Artifact], Report]:
     """Return the towers that a search finds for llava where a backend computes so, and the report on the whole."""
     source = MemorySource(picture_model("llava"))
     builder = builder_with(Acme({"only": deed}), source, place)
@@ -188,7 +189,7 @@ def searched(deed: Deed, place: Path, seconds: float = 1e4) -> tuple[Mapping[str
         signature=described("llava"),
         ways=every,
         plugins=builder.plugins,
-        budget=Budget(seconds=seconds, stated=True),
+        budget=budget or Budget(seconds=1e4, stated=True),
         verify=True,
     )
     spec = CandidateSpec(way=next(way for way in every if not way.is_eager), route="only")
@@ -210,7 +211,8 @@ def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(tmp
 
 
 def test_a_budget_that_has_ended_leaves_the_tower_eager_and_a_longer_one_searches_again(tmp_path: Path) -> None:
-    found, report = searched(Memory(), tmp_path, seconds=0.0)
+    over = Budget(seconds=0.0, stated=True, _start=time.perf_counter() - LEAST_TO_BUILD - 1)
+    found, report = searched(Memory(), tmp_path, over)
     assert found == {} and report.ended_at == 0.0
     assert report.notes == ("part vision (model.vision_tower) stays eager: the budget ended before it was tried",)
 

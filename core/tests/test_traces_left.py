@@ -14,7 +14,7 @@ import torch
 from torch._higher_order_ops.while_loop import while_loop
 
 from optimum_core import accelerate
-from optimum_core.errors import ExportError, VerificationError
+from optimum_core.errors import VerificationError
 from optimum_core.models.eager.weight_writes import writes_weights
 from optimum_core.models.exporting.tracing import ready_to_trace
 from optimum_core.models.exporting.value_branches import _value_reads
@@ -127,7 +127,7 @@ def tried(x: torch.Tensor) -> torch.Tensor:
 
 def test_a_call_that_fails_while_it_is_traced_is_refused_and_ends_no_process() -> None:
     samples = (torch.ones(2, 5),)
-    with pytest.raises(ExportError, match="invalid for input of size 10"), ready_to_trace(Calling(tried)):
+    with pytest.raises(RuntimeError, match="invalid for input of size 10"), ready_to_trace(Calling(tried)):
         torch.jit.trace(Calling(tried), samples, check_trace=False)  # type: ignore[no-untyped-call]
 
 

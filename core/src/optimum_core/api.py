@@ -17,7 +17,7 @@ from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
 from optimum_core.models.eager.torch_modes import ordinary_modes, settings_kept
-from optimum_core.models.silence import muted
+from optimum_core.models.silence import torch_muted
 from optimum_core.models.sources.converted import ConvertedSource, converted_at
 from optimum_core.models.sources.sentences.in_memory import sentence_class
 from optimum_core.models.sources.source import Source, open_given
@@ -135,7 +135,7 @@ def accelerate(
         cache=cache,
         emit=_listener(progress),
     )
-    with settings_kept(), ordinary_modes(), muted("torch"), unwound_on_termination():
+    with settings_kept(), ordinary_modes(), torch_muted(), unwound_on_termination():
         accelerated = pipeline.run()
     return _as_given(model, _noted(accelerated, plugins, request.target))
 

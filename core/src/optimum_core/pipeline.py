@@ -216,7 +216,7 @@ class Pipeline:
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
         able = [way for way in stateful if (way.backend == backend if backend else not way.is_eager)]
-        if not able or self._is_elsewhere or self.source.format is not None:
+        if not able or self._is_cross_build or self.source.format is not None:
             return signature
         try:
             decoder = describe_decoder(self.source.module(), signature)
@@ -243,7 +243,7 @@ class Pipeline:
         )
 
     @property
-    def _is_elsewhere(self) -> bool:
+    def _is_cross_build(self) -> bool:
         """Whether the target is another machine, so that nothing is measured."""
         return any(way.proof != "device" for way in self.ways)
 
@@ -251,7 +251,7 @@ class Pipeline:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.candidate_search import search
 
-        if self._is_elsewhere:
+        if self._is_cross_build:
             return self._cross_build(context, packer)
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
         quantize_from = self._quantization(context, packer).prepare() if self.request.goal is not None else None
@@ -371,7 +371,7 @@ class Pipeline:
 
     def _other_precisions(self) -> tuple[Way, ...]:
         """Return the ways in fewer bits than were asked for."""
-        if self.request.goal is not None or self._is_elsewhere or self.source.format is not None:
+        if self.request.goal is not None or self._is_cross_build or self.source.format is not None:
             return ()
         others = tuple(name for name in FLOATS if name not in self.request.precisions(self.source.held_in))
         try:

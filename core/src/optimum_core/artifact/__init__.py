@@ -1,5 +1,10 @@
 """Artifacts on disk: writing and checking of a deployable directory with its manifest `optimum.json` and its files.
 
+`manifest` is the record of what an artifact is, with the `structure` of a call's answer and the settings of an
+`embedding`; `serialization` turns it into JSON and back. `store` writes and reads the directory, `durable` writes whole
+or not at all. `integrity` checks that the files are those listed, `names` that their names serve on every system,
+`pointers` that they are no pointers of git-lfs; `meaning` compares small files by what they say.
+
 Needs neither numpy, torch, transformers nor a runtime, so that an artifact can be checked before any of it runs.
 """
 

@@ -2,7 +2,9 @@
 
 It reads files, the operating system's own commands and small libraries; no runtime is imported. Facts that cannot be
 read are left out: a damaged file or a missing tool never makes detection fail. `energy_counters` reads joules, and
-`energy_estimate` takes its place where the machine counts none.
+`energy_estimate` takes its place where the machine counts none. `cpu`, `features` and `cores` tell of the processor,
+`limits` what a control group leaves of it, `gpus` (with `nvidia`) and `npus` of the others, by the sources in `machine`
+and small `files`; `summary` is the text.
 """
 
 from __future__ import annotations

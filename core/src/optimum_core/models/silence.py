@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 _lock = threading.RLock()
@@ -74,6 +74,11 @@ def silence(*libraries: str) -> Iterator[None]:
                         stream = getattr(sys, name)
                         if isinstance(stream, _Gate):
                             setattr(sys, name, stream.stream)
+
+
+def torch_muted() -> AbstractContextManager[None]:
+    """Mute the loggers of torch while a block runs."""
+    return muted("torch")
 
 
 @contextmanager

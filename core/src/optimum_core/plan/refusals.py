@@ -68,7 +68,8 @@ def cannot_quantize(supports: Mapping[str, Support], target: Target, quantizatio
     where = f"target {target.backend!r}" if target.backend else "this machine"
     if not any(scheme in schemes for scheme in quantization.schemes):
         here = f"; what runs there is {', '.join(schemes)}" if schemes else ", nor any other scheme"
-        return UnavailableError(who, f"nothing on {where} runs it{here}", "ask for one of these, or another target")
+        remedy = "ask for one of these, or another target" if schemes else "ask for another target"
+        return UnavailableError(who, f"nothing on {where} runs it{here}", remedy)
     limits = [
         f"{name}: {item.reason} ({item.remedy})"
         for name in sorted(supports)

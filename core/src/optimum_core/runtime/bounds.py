@@ -169,7 +169,7 @@ class ColumnRanges:
         low, high = self._least[:shared], self._greatest[:shared]
         if isinstance(value, np.ndarray):
             known = value if alike else value[..., :shared]
-            if not ((known < low) | (known > high)).any():
+            if ((known >= low) & (known <= high)).all():
                 return None
         for index, (least, greatest) in enumerate(zip(low, high, strict=True)):
             column = value if alike else value[..., index]

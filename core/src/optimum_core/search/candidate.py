@@ -99,7 +99,7 @@ class Candidate:
             self.session = None
 
     @property
-    def was_judged(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether its trial came to an end, right or wrong, or it was found to be too slow to win."""
         return self.outcome != "skipped" or self.far_behind
 

@@ -154,9 +154,9 @@ class _Search:
         wrong = [item for item in self.tried if item.outcome == "wrong" and item.spec.opens_same_files(spec)]
         if len(wrong) > 1:
             return wrong[0]
-        return next((item for item in wrong if not item.is_general or self._fails_elsewhere(item)), None)
+        return next((item for item in wrong if not item.is_general or self._fails_at_other_lengths(item)), None)
 
-    def _fails_elsewhere(self, item: Candidate) -> bool:
+    def _fails_at_other_lengths(self, item: Candidate) -> bool:
         """Whether a wrong candidate fails only at other lengths of some axes than the traced ones."""
         return item.fidelity is not None and bool(failing_axes(item.fidelity, self._all_cases(item.signature)))
 

@@ -11,7 +11,7 @@ from optimum_core.measure.stopwatch import watched
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.search.trial import TrialRunner, failing
+from optimum_core.search.trial import failing
 from optimum_core.types import PrecisionHint
 from optimum_core.verify import ReferenceCase
 
@@ -33,7 +33,7 @@ def hint(context: SearchContext, winner: Candidate, cases: tuple[ReferenceCase, 
         return None
     candidate = Candidate(spec=spec, signature=winner.signature)
     with watched(context.emit, "measure", f"{spec.name}, for comparison only"):
-        _try(context.trials, candidate, winner, cases)
+        _try(context, candidate, winner, cases)
     worst = candidate.fidelity.worst if candidate.fidelity is not None else None
     timed = candidate.is_correct and candidate.measurements
     return PrecisionHint(
@@ -61,13 +61,13 @@ def _likeliest(specs: Sequence[CandidateSpec], winner: Candidate) -> CandidateSp
     return min(specs, key=distance, default=None)
 
 
-def _try(trials: TrialRunner, candidate: Candidate, winner: Candidate, cases: tuple[ReferenceCase, ...]) -> None:
-    measured = winner.measurements
+def _try(context: SearchContext, candidate: Candidate, winner: Candidate, cases: tuple[ReferenceCase, ...]) -> None:
+    trials, measured = context.trials, winner.measurements
     try:
         with failing(candidate):
             trials.build(candidate)
             trials.open(candidate)
-            trials.compare(candidate, cases)
+            trials.compare(candidate, context.references.taken(candidate.session, candidate.signature, cases))
             if candidate.is_correct:
                 trials.time([winner, candidate], _EFFORT)
                 candidate.relative_time = _ratio(candidate, winner)

@@ -34,7 +34,7 @@ class Standing:
         """Whether a stated budget is over and there is a result, or something was built and compared, or far behind; if
         only one of these is so, the time must have been enough for the other."""
         has_result = any(item.is_general for item in self.right(running))
-        has_built = any(item.was_judged and not item.spec.way.is_eager for item in self.tried if item is not running)
+        has_built = any(item.has_ended and not item.spec.way.is_eager for item in self.tried if item is not running)
         if has_result and has_built:
             return self.budget.is_spent
         return self.budget.is_exhausted and (has_result or has_built)
@@ -76,5 +76,5 @@ class Standing:
 
     @property
     def built(self) -> list[Candidate]:
-        """Those that were built and judged."""
-        return [item for item in self.tried if item.was_judged and not item.spec.way.is_eager]
+        """Those that were built, and whose trial has ended."""
+        return [item for item in self.tried if item.has_ended and not item.spec.way.is_eager]

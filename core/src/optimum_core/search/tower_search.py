@@ -107,7 +107,7 @@ class TowerSearch:
         if not isinstance(tower, Tower):
             return _Found(artifact=None, note=f"the tower stays eager: {tower}")
         about = f"part {tower.name} ({tower.path})"
-        if self.budget.is_spent:
+        if self.budget.is_exhausted:
             return _Found(
                 artifact=None, note=f"{about} stays eager: the budget ended before it was tried", unfinished=True
             )

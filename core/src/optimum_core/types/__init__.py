@@ -1,4 +1,9 @@
-"""The types passed between core and backends: small frozen dataclasses, independent of any runtime."""
+"""The types passed between core and backends: small frozen dataclasses, independent of any runtime.
+
+`hardware` describes a machine, `support` what a backend can do on it, `requests` what a hook is asked for, `tensors`,
+`state`, `pieces` and `continuous` what a session takes and gives, `quantization` and `presets` recipes, `results` and
+`rendering` the report, and `traffic` the shapes that a server has met.
+"""
 
 from optimum_core.types.continuous import (
     ContinuousBatch,

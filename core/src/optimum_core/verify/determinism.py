@@ -85,10 +85,11 @@ def check_outside(module: Any, case: ReferenceCase) -> None:
     """
     if (found := output_from_outside(module, case.inputs, case.outputs)) is not None:
         output, function = found
+        depends = f"output {output!r} depends on the answer" if output else "nothing shows that no output follows it"
         raise VerificationError(
             f"model {type(module).__name__}",
-            f"its forward calls {function}, and output {output!r} depends on the answer; a graph would keep the value "
-            "of the moment at which it was exported",
+            f"its forward calls {function}, and {depends}; a graph would keep the value of the moment at which it was "
+            "exported",
             "call it outside of forward and pass its value as an input, or keep the model eager",
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 from optimum_core.errors import EvaluationError
 from optimum_core.models.data.batches import Batches
 from optimum_core.verify.divergence import log_shares
-from optimum_core.verify.promise import Judged
+from optimum_core.verify.promise import Evaluated
 
 #: Most numbers of scores that one call gives.
 _MOST_SCORES = 2**26
@@ -36,7 +36,7 @@ class Perplexity:
     def data(self) -> str:
         return f"{self.batches.items} text{'' if self.batches.items == 1 else 's'}"
 
-    def value(self, judged: Judged) -> float:
+    def value(self, evaluated: Evaluated) -> float:
         """Return the perplexity.
 
         Raises:
@@ -44,7 +44,7 @@ class Perplexity:
         """
         total, tokens = 0.0, 0
         for inputs in self._calls():
-            found = _likelihoods(np.asarray(judged.run(inputs)["logits"]), inputs)
+            found = _likelihoods(np.asarray(evaluated.run(inputs)["logits"]), inputs)
             total += float(found.sum(dtype=np.float64))
             tokens += found.size
         if not tokens:

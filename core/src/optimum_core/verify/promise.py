@@ -31,7 +31,7 @@ _IGNORED = -100  # transformers' label of positions that do not count
 _ROUNDING = 1e-9  # error of a value in floating point
 
 
-class Judged(Protocol):
+class Evaluated(Protocol):
     """A model under evaluation: `run` takes arrays, `model` returns it as `accelerate` would."""
 
     @property
@@ -56,7 +56,7 @@ class Metric(Protocol):
     @property
     def rises(self) -> bool: ...
 
-    def value(self, judged: Judged) -> float:
+    def value(self, evaluated: Evaluated) -> float:
         """Return the metric's value for a model.
 
         Raises:
@@ -81,13 +81,13 @@ class Called:
     def data(self) -> str:
         return "data of its own"
 
-    def value(self, judged: Judged) -> float:
+    def value(self, evaluated: Evaluated) -> float:
         """Return the function's number.
 
         Raises:
             EvaluationError: it raises, gives no number, or did not use the model.
         """
-        who, model = f"evaluate ({self.name})", judged.model()
+        who, model = f"evaluate ({self.name})", evaluated.model()
         with noting_use(model) as was_used, turn_lent():
             try:
                 found = self.function(model)
@@ -126,12 +126,12 @@ class Labelled:
     def data(self) -> str:
         return f"{self.batches.items} labelled row{'' if self.batches.items == 1 else 's'}"
 
-    def value(self, judged: Judged) -> float:
+    def value(self, evaluated: Evaluated) -> float:
         """Return the metric of the model's predictions."""
         found: list[Any] = []
         labels: list[Any] = []
         for inputs, label in self._calls():
-            values = np.asarray(judged.run(inputs)[self.output])
+            values = np.asarray(evaluated.run(inputs)[self.output])
             truth = label_array(label, self.label_ids)
             ranked = self.metric not in ("pearson", "spearman")
             guessed, true = _paired(values, truth, inputs.get("attention_mask"), ranked=ranked)
@@ -278,7 +278,7 @@ def _number(value: Any, who: str) -> float:
     return number + 0.0  # no -0.0, which reads oddly
 
 
-def make_promise(metric: Metric, eager: Judged, drop: Drop, *, patience: float = math.inf) -> Promise:
+def make_promise(metric: Metric, eager: Evaluated, drop: Drop, *, patience: float = math.inf) -> Promise:
     """Evaluate the metric on the eager model, and return the promise with that baseline and the allowed loss.
 
     A function is called twice: if its values for one model differ, the better one is the baseline.

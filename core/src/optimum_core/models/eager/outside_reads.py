@@ -24,7 +24,7 @@ from optimum_core.models.eager.calls import eager_outputs
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
-_RANDOM_BYTES = os.urandom
+_RANDOM_BYTES, _NOW, _LOCAL, _STRFTIME = os.urandom, time.time, time.localtime, time.strftime
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 #: Functions whose answer is a number that grows, and the units of their answers in a second.
 _UNITS: dict[Any, float] = {
@@ -32,14 +32,15 @@ _UNITS: dict[Any, float] = {
 }
 _THREADS: Any = torch.get_num_threads
 _UNITS[_THREADS] = 1e-7  # some more threads: what is replaced may share work among them
-#: Those whose answer cannot be replaced: it is no number, or they belong to a type.
-_DATES = {
-    function: f"time.{function.__name__}" for function in (time.localtime, time.gmtime, time.ctime, time.strftime)
-}
+#: Those that tell the time as a date, by the number of arguments with which they tell another.
+_DATES: dict[Any, int] = {time.localtime: 1, time.gmtime: 1, time.ctime: 1, time.strftime: 2}
+#: Those whose answer cannot be replaced: methods of the types of `datetime`.
 _DATE_METHODS = ("now", "utcnow", "today")
-#: What a replaced function answers: a clock this many seconds later, half a minute of them or a little more, and random
-#: bytes of this value alone.
-_ANSWERS = ((3e7 + 31.37, 0), (9e8 + 8010.81, 255))
+#: What a replaced function answers: a clock this many seconds later, at each hour of other days, and random bytes of
+#: this value alone.
+_ANSWERS = tuple((86_400 * (347 + 440 * hour) + 3_737.37 * hour + 31.37, 255 * (hour % 2)) for hour in range(24))
+#: How many of these where only Python's own library reads, as to log.
+_FEW = 2
 
 
 class OutsideReads:
@@ -47,12 +48,12 @@ class OutsideReads:
 
     Attributes:
         replaceable: functions, by the namespaces that hold them for those who called them.
-        dates: names of functions whose answers cannot be replaced.
+        others: names of functions whose answers cannot be replaced.
     """
 
     def __init__(self) -> None:
         self.replaceable: dict[Any, list[dict[str, Any]]] = {}
-        self.dates: list[str] = []
+        self.others: list[str] = []
 
     def watch(self, frame: Any, event: str, function: Any) -> None:
         """Note a call of a function of C, as `sys.setprofile` tells it."""
@@ -60,9 +61,11 @@ class OutsideReads:
             return
         caller = frame.f_globals
         if _is_replaceable(function):
-            self.replaceable.setdefault(function, []).append(caller)
-        elif (name := _date(function)) and _package(caller) not in sys.stdlib_module_names:
-            self.dates.append(name)
+            callers = self.replaceable.setdefault(function, [])
+            if not any(known is caller for known in callers):
+                callers.append(caller)
+        elif (name := _date_method(function)) and _package(caller) not in sys.stdlib_module_names:
+            self.others.append(name)
 
 
 @contextmanager
@@ -79,23 +82,30 @@ def watched_reads() -> Iterator[OutsideReads]:
 def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[str, str] | None:
     """Return the name of an output that depends on what is read outside, and the function; None: none does.
 
-    Where a date is read whose answer cannot be replaced, the first output counts.
+    The name is empty where a date is read whose answer cannot be replaced, so that nothing shows whether one does.
 
     Args:
         outputs: those of an earlier call with these inputs.
     """
     with watched_reads() as reads:
         eager_outputs(module, inputs)
-    if reads.dates:
-        return next(iter(outputs)), reads.dates[0]
     for function, callers in reads.replaceable.items():
-        for seconds, byte in _ANSWERS:
+        own = all(_package(caller) in sys.stdlib_module_names for caller in callers)
+        for seconds, byte in _ANSWERS[:_FEW] if own else _ANSWERS:
             with _replaced(function, callers, seconds, byte):
-                again = eager_outputs(module, inputs)
+                again = _answer(module, inputs)
             for name, want in outputs.items():
                 if name not in again or not _is_equal(want, again[name]):
-                    return name, f"{function.__module__ or _owner(function).__name__}.{function.__name__}"
-    return None
+                    return name, f"{_owner(function).__name__}.{function.__name__}"
+    return ("", reads.others[0]) if reads.others else None
+
+
+def _answer(module: Any, inputs: Arrays) -> Arrays:
+    """Return the outputs; none where the model fails, as one may whose time is over."""
+    try:
+        return eager_outputs(module, inputs)
+    except Exception:  # noqa: BLE001 - code of the model's
+        return {}
 
 
 def _is_equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
@@ -103,17 +113,18 @@ def _is_equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 
 def _is_replaceable(function: Any) -> bool:
-    return isinstance(function, BuiltinFunctionType) and (function in _UNITS or function is _RANDOM_BYTES)
+    return isinstance(function, BuiltinFunctionType) and (
+        function in _UNITS or function in _DATES or function is _RANDOM_BYTES
+    )
 
 
-def _date(function: Any) -> str:
-    """Return the name of a function that tells a date; "" for all others."""
-    if not isinstance(function, BuiltinFunctionType):
+def _date_method(function: Any) -> str:
+    """Return the name of a method that tells the date; "" for all other functions."""
+    if not isinstance(function, BuiltinFunctionType) or function.__name__ not in _DATE_METHODS:
         return ""
-    owner = function.__self__
-    if function.__name__ in _DATE_METHODS and isinstance(owner, type) and issubclass(owner, datetime.date):
-        return f"{owner.__name__}.{function.__name__}"
-    return _DATES.get(function, "")
+    owner: Any = function.__self__
+    is_date = isinstance(owner, type) and issubclass(owner, datetime.date)
+    return f"{owner.__name__}.{function.__name__}" if is_date else ""
 
 
 def _package(namespace: Mapping[str, Any]) -> str:
@@ -153,6 +164,14 @@ def _other(function: Any, seconds: float, byte: int) -> Callable[..., Any]:
             return answer
         if function is _RANDOM_BYTES:
             return bytes([byte]) * len(answer)
+        if (given := _DATES.get(function)) is not None:
+            return answer if len(arguments) >= given else function(*arguments, _later(function, seconds))
         return answer + type(answer)(seconds * _UNITS[function])
 
     return other
+
+
+def _later(function: Any, seconds: float) -> Any:
+    """Return the last argument with which a function tells the date that many seconds later."""
+    later = _NOW() + seconds
+    return _LOCAL(later) if function is _STRFTIME else later

@@ -28,12 +28,19 @@ from optimum_core.models.eager import operator_watch
 from optimum_core.models.eager.operator_watch import OperatorWatch
 from optimum_core.models.exporting import rewriting
 from optimum_core.models.exporting.rewriting.traced_lengths import traced_rounding
+from optimum_core.models.signatures import followed_numbers, size_records
+from optimum_core.models.signatures.followed_numbers import followed
+from optimum_core.models.signatures.size_records import Shape, functions_followed
+from optimum_core.models.signatures.size_terms import Term
 
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, operator_watch.__file__, warnings.__file__, *rewriting.__path__)
+_BETWEEN = (
+    _TORCH, __file__, operator_watch.__file__, followed_numbers.__file__, size_records.__file__, warnings.__file__,
+    *rewriting.__path__,
+)  # fmt: skip
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
 #: Functions that read values, of which torch does not warn while it traces.
@@ -46,6 +53,8 @@ _LENGTHS = frozenset({
     torch.Tensor.__len__, torch.Tensor.numel, torch.numel, torch.Tensor.nelement, torch.Tensor.size,
     torch.Tensor.shape.__get__,  # type: ignore[attr-defined] # of a property
 })  # fmt: skip
+#: Those that multiply them.
+_PRODUCTS = frozenset({torch.Tensor.numel, torch.numel, torch.Tensor.nelement})
 #: Operators whose output has the lengths of their first input, whatever the others have.
 _AS_THE_FIRST = ("scatter", "index_put", "index_add", "index_copy", "index_fill", "masked_fill")
 #: Functions that read a tensor's memory without an operator.
@@ -99,7 +108,7 @@ def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequ
 def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
     """Return places that read a value which depends on the samples' values, in one eager call."""
     reads = _Reads(samples)
-    with torch.no_grad(), _Unseen(reads), reads:
+    with torch.no_grad(), functions_followed(), _Unseen(reads), reads:
         module(*samples)
     return reads.places
 
@@ -118,11 +127,7 @@ class _Reads(OperatorWatch):
     def derives(self, values: Any) -> bool:
         return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
 
-    def is_sized(self, values: Any) -> bool:
-        """Whether a tensor among these has lengths that follow the samples' values."""
-        return bool(self._lengths(values))
-
-    def _lengths(self, values: Any) -> set[int]:
+    def lengths(self, values: Any) -> set[int]:
         """Return the lengths of tensors among these that follow the samples' values."""
         tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
         found = (self._sized[leaf] for leaf in tensors if leaf in self._sized)
@@ -131,29 +136,33 @@ class _Reads(OperatorWatch):
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = (args, kwargs)
         made = func(*args, **kwargs)
-        if not any(part in func.name() for part in _LIKE) and self.derives(given):
-            lengths = self._sizes(func, args, given, made)
-            for leaf in tree_leaves(made):
-                if isinstance(leaf, torch.Tensor):
+        if not self.derives(given) and not self.lengths(given):
+            return made
+        lengths, has_values = self._sizes(func, args, given, made), not any(part in func.name() for part in _LIKE)
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                if has_values:
                     self._derived[leaf] = True
-                    if own := lengths & {*leaf.shape}:
-                        self._sized[leaf] = own
-                elif isinstance(leaf, bool | int | float | complex):
-                    self.places.add(_place())
+                if own := lengths & {*leaf.shape}:
+                    self._sized[leaf] = own
+            elif has_values and isinstance(leaf, bool | int | float | complex):
+                self.places.add(_place())
         return made
 
     def _sizes(self, func: Any, args: Any, given: Any, made: Any) -> set[int]:
         """Return the lengths that follow values in an operator's outputs: those of `nonzero`, `unique`, `x[x > 0]`, and
         of what is computed with these."""
         if any(part in func.name() for part in _AS_THE_FIRST):
-            return self._lengths(args[:1])
+            return self.lengths(args[:1])
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
-        if by_mask or torch.Tag.dynamic_output_shape in func.tags:
-            outputs = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor) and leaf.ndim]
-            return {leaf.shape[0] for leaf in outputs} if not by_mask else {*outputs[0].shape} - {*args[0].shape[1:]}
-        return self._lengths(given)
+        first = next((leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor) and leaf.ndim), None)
+        if first is not None and by_mask:
+            return {*first.shape} - {*args[0].shape[1:]}
+        if first is not None and torch.Tag.dynamic_output_shape in func.tags:
+            return {first.shape[args[1] if "unique_dim" in func.name() else 0]}
+        return self.lengths(given)
 
 
 class _Unwarned(TorchFunctionMode):
@@ -170,16 +179,31 @@ class _Unwarned(TorchFunctionMode):
 
 
 class _Unseen(TorchFunctionMode):
-    """Recorder of places where Python reads a whole tensor, which no operator shows."""
+    """Recorder of places where Python reads a whole tensor, which no operator shows, or a length that follows values,
+    and of those where it compares such a length."""
 
     def __init__(self, reads: _Reads) -> None:
         super().__init__()
         self._reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (func in _UNSEEN and self._reads.derives(args)) or (func in _LENGTHS and self._reads.is_sized(args)):
+        if func in _UNSEEN and self._reads.derives(args):
             self._reads.places.add(_place())
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if func not in _LENGTHS or not (lengths := self._reads.lengths(args)):
+            return found
+        self._reads.places.add(_place())
+        if isinstance(found, tuple):
+            return Shape(followed(length, self) if length in lengths else length for length in found)
+        return followed(found, self) if found in lengths or func in _PRODUCTS else found
+
+    def compared(self, name: str, left: Term, right: Term) -> None:
+        """Record the place of a comparison of a length, whose method calls this one."""
+        self._reads.places.add(_place())
+
+    def looked_up(self, name: str, size: Term) -> None:
+        """Record the place where a length is looked up, or made a plain number."""
+        self._reads.places.add(_place())
 
 
 def _place() -> Place:

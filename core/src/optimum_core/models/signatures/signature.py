@@ -40,7 +40,7 @@ from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
-from optimum_core.models.signatures.value_limits import ValueBounds, float_limits, within_limits
+from optimum_core.models.signatures.value_limits import ValueBounds, float_limits, value_bounds
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import FixedAxis, is_batch
 
@@ -272,7 +272,7 @@ def describe(
     traced_output = ask_once(module, draw(layout, Case(name="traced"), arrays))
     elsewhere = list(_answers_elsewhere(module, layout, arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
-    values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
+    values = {key: value_bounds(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     values.update(float_limits(module, layout, arrays))
     switches = code_switches(module, layout, arrays, ranges)
     turns, shapes_at = switches.by_axis, {**settled.shapes, **switches.shapes}

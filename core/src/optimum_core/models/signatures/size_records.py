@@ -166,7 +166,7 @@ _BLOCKS: list[Any] = []  # Python's own functions, once for each block that runs
 
 
 @contextmanager
-def _functions_followed() -> Iterator[None]:
+def functions_followed() -> Iterator[None]:
     """Let Python's functions of numbers follow sizes while the block runs: `len` of a tensor gives its size as a mode
     sees it, and those of `math`, which take plain numbers, what follows them.
 
@@ -227,7 +227,7 @@ def comparisons_of(module: Any, layout: Layout, arrays: Mapping[str, Any], lengt
     recorder = _Recorder(_PATIENCE if is_long else math.inf)
     try:
         inputs = draw(layout, Case(name="sizes", lengths=lengths, padding="none"), arrays)
-        with _functions_followed(), recorder:
+        with functions_followed(), recorder:
             ask(module, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
         log.debug("sizes at %s: %r", dict(lengths), error)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 #: A number beyond every index that is looked for.
 FAR = 2**20 + 3
 
+#: Most whole numbers of an input that are tried at once.
 _MOST_VALUES = 2**20
 #: Most places along the last axis that are asked for bounds of their own.
 _MOST_COLUMNS = 64
@@ -35,9 +36,11 @@ _MOST_CALLS, _MOST_SECONDS = 100, 60.0
 #: Draws of values within the bounds of all columns, of which the model has to take each.
 _DRAWS = 8
 
+#: The least and the greatest number at each place along the last axis.
 Columns = tuple[tuple[float | None, float | None], ...]
-#: How bounds follow the length of an axis: as many times it, and over so many.
+#: Greatest divisor of a length that a bound may follow.
 _MOST_OVER = 4
+#: How bounds follow the length of an axis: so many times it, over so many.
 _RATIOS = (*((times, 1) for times in range(2, 5)), *((1, over) for over in range(2, _MOST_OVER + 1)))
 
 _STEPS: Mapping[Literal["least", "greatest"], int] = {"least": -1, "greatest": 1}
@@ -56,7 +59,7 @@ class ValueBounds:
     greatest_ratio: tuple[int, int] = (1, 1)
 
 
-def within_limits(
+def value_bounds(
     module: Any, layout: Layout, arrays: Mapping[str, Any], name: str, known: tuple[int | None, int | None]
 ) -> ValueBounds:
     """Return the bounds of an input's values, found by trial where they were not known: numbers, what the length of
@@ -127,7 +130,7 @@ class _Search:
     def bound(self, side: Literal["least", "greatest"]) -> dict[str, Any]:
         """Return the fields of a `ValueBounds` for one side; empty: there is no bound, or none that is understood."""
         step, traced = _STEPS[side], self.layout.lengths
-        limit = self._asked({}).last(step)
+        limit = self._trials({}).last(step)
         if limit is None:
             return {}
         axes = self.layout.axes
@@ -143,7 +146,13 @@ class _Search:
         if all(self._ends_at(plus + step * place[axis], step, [place]) for place in beside):
             return {f"{side}_by": (axis, plus)}
         found = self._ratio(axis, step, limit)
-        return {f"{side}_by": (axis, step * found[0]), f"{side}_ratio": found[1]} if found is not None else {}
+        if found is None:
+            return {}
+        plus, (times, over) = found
+        ends = ((step * ((place[axis] * times + plus) // over), place) for place in beside)
+        if not all(self._ends_at(end, step, [place]) for end, place in ends):
+            return {}
+        return {f"{side}_by": (axis, step * plus), f"{side}_ratio": (times, over)}
 
     def _ratio(self, axis: str, step: int, limit: int) -> tuple[int, tuple[int, int]] | None:
         """Return what is added to the length of an axis, times the first number and over the second, to give the bound;
@@ -151,7 +160,7 @@ class _Search:
         here = self.layout.lengths[axis]
         limits = {here: step * limit}
         for length in (*(here + more for more in range(1, _MOST_OVER)), *lengths_beside(self.layout, axis)):
-            last = self._asked({axis: length}).last(step)
+            last = self._trials({axis: length}).last(step)
             if last is None:
                 return None
             limits[length] = step * last
@@ -190,7 +199,7 @@ class _Search:
     def may_be_bounded(self) -> bool:
         """Whether the model refuses numbers far up everywhere, or far down, in calls short enough for a search."""
         start = time.process_time()
-        bounded = self._asked({}).refuses_far()
+        bounded = self._trials({}).refuses_far()
         calls = 2 * _MOST_CALLS * len(self._places())
         return bounded and calls * (time.process_time() - start) / 2 < _MOST_SECONDS
 
@@ -202,14 +211,14 @@ class _Search:
             least, greatest: those expected.
         """
         places = self._places()
-        asked = [self._asked({}, place) for place in places]
+        asked = [self._trials({}, place) for place in places]
         found = tuple((one.end(least, -1), one.end(greatest, 1)) for one in asked)
         if all(column == (None, None) for column in found) or not asked[0].takes_all_within(found):
             return ()
         for lengths in self._beside() if self.layout.axes else ():
             width = self._width(lengths)
             there = [pair for pair in zip(places, found, strict=True) if pair[0] is None or pair[0] < width]
-            if not all(self._asked(lengths, place).has(*pair) for place, pair in there):
+            if not all(self._trials(lengths, place).has(*pair) for place, pair in there):
                 return ()
         return found if len(set(found)) > 1 else found[:1]
 
@@ -219,14 +228,14 @@ class _Search:
 
     def _ends_at(self, limit: int, step: int, places: Iterable[Mapping[str, int]]) -> bool:
         """Whether a value is the last that is taken at all these lengths."""
-        return all(self._asked(lengths).ends_at(limit, step) for lengths in places)
+        return all(self._trials(lengths).ends_at(limit, step) for lengths in places)
 
-    def _asked(self, lengths: Mapping[str, int], place: int | None = None) -> _Asked:
+    def _trials(self, lengths: Mapping[str, int], place: int | None = None) -> _ValueTrials:
         case = Case(name="limits", lengths=lengths, padding="none")
-        return _Asked(self.module, draw(self.layout, case, self.arrays), self.name, self.far, place)
+        return _ValueTrials(self.module, draw(self.layout, case, self.arrays), self.name, self.far, place)
 
 
-class _Asked:
+class _ValueTrials:
     """Trials of values in the middle of one input of a call.
 
     Args:
@@ -236,7 +245,7 @@ class _Asked:
 
     def __init__(self, module: Any, inputs: Arrays, name: str, far: int, column: int | None = None) -> None:
         self._module, self._inputs, self._name, self._column = module, inputs, name, column
-        self._greatest = far
+        self._far_number = far
         dtype = inputs[name].dtype
         self._limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
 
@@ -246,10 +255,10 @@ class _Asked:
         usual = array if self._column is None else array[..., self._column]
         taken = (usual.max() if step > 0 else usual.min()).item()
         try:
-            refused = self._far(self._greatest, step)
+            refused = self._far(self._far_number, step)
             self._takes(refused)
         except ReadsNumberError:  # as an index in Python, and it may count so far
-            refused = self._far(min(COUNTED, self._greatest), step)
+            refused = self._far(min(COUNTED, self._far_number), step)
         if (refused - taken) * step <= 0 or self._takes(refused) or not self._takes(taken):
             return None
         while (middle := self._between(taken, refused)) not in (taken, refused):
@@ -263,7 +272,7 @@ class _Asked:
     def refuses_far(self) -> bool:
         """Whether the model refuses this input with numbers that are far up everywhere, or far down."""
         array = self._inputs[self._name]
-        return not all(self._answers(np.full_like(array, self._far(self._greatest, step))) for step in (1, -1))
+        return not all(self._answers(np.full_like(array, self._far(self._far_number, step))) for step in (1, -1))
 
     def takes_all_within(self, columns: Columns) -> bool:
         """Whether the model takes any values within bounds, and so none of these depends on another."""
@@ -276,11 +285,8 @@ class _Asked:
         return min(number, int(self._limits.max)) if step > 0 else max(-number, int(self._limits.min))
 
     def end(self, expected: int | None, step: int) -> Any:
-        """Return what `last` does.
-
-        Args:
-            expected: it may be this value.
-        """
+        """Return the value furthest up or down that is taken, found faster if it is the expected one; None: there is no
+        limit."""
         return expected if expected is not None and self.ends_at(expected, step) else self.last(step)
 
     def has(self, least: float | None, greatest: float | None) -> bool:
@@ -325,11 +331,12 @@ def drawn_within(columns: Columns, like: np.ndarray[Any, Any], rng: np.random.Ge
     for view, (least, greatest) in zip([made[..., index] for index in shared] or [made], columns, strict=False):
         if least is not None and greatest is not None:
             first, last = math.ceil(least), math.floor(greatest)
-            view[...] = np.resize(_all_between(first, last, rng), view.shape)
+            if first <= last:
+                view[...] = np.resize(_all_between(first, last, rng), view.shape)
     return made
 
 
 def _all_between(least: int, greatest: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
-    greatest = min(greatest, least + _MOST_VALUES)
-    return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, greatest))))
+    """Return whole numbers between two, in any order, but first the two: a small input has these at least."""
+    last = min(greatest, least + _MOST_VALUES)
+    return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, last))))

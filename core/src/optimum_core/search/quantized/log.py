@@ -47,7 +47,7 @@ class SearchLog:
         self._stage = len(self.results)
 
     @property
-    def judged(self) -> int:
+    def evaluated(self) -> int:
         """The number of results of this stage that have a value of the metric."""
         return sum(result.value is not None for result in self.results[self._stage :])
 

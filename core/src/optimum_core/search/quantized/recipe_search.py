@@ -233,8 +233,8 @@ class _QuantizedSearch:
 
     def _why_not(self, recipe: Recipe) -> str | None:
         """Return the reason to skip a recipe, or None; one is evaluated however short the time."""
-        if self.log.judged >= MOST_TRIALS:
-            return f"{MOST_TRIALS} recipes were judged, and no more are"
+        if self.log.evaluated >= MOST_TRIALS:
+            return f"{MOST_TRIALS} recipes were evaluated, and no more are"
         if self._absurd[recipe.spec.way] >= _MOST_ABSURD:
             return f"{_MOST_ABSURD} recipes of this way are further off than rounding explains: it computes wrongly"
         if not self._tried:

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from optimum_core.errors import ExportError, first_line
 from optimum_core.models.exporting.rewriting.traced_lengths import is_traced
 
 
@@ -37,14 +36,9 @@ class _Failing(TorchFunctionMode):
 
 @contextmanager
 def failing_calls_end_the_trace() -> Iterator[None]:
-    """Refuse a trace in which a function of torch fails, though the model catches its error.
-
-    Raises:
-        ExportError: one failed.
-    """
+    """End a trace in which a function of torch fails with that error, though the model catches it."""
     try:
         with _Failing():
             yield
     except _FailedError as error:
-        why = f"a function of torch fails in this call, which ends the trace: {first_line(error.cause)}"
-        raise ExportError("torch.jit.trace", why, "another route may do it") from error.cause
+        raise error.cause from None
