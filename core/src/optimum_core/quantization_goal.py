@@ -73,14 +73,15 @@ def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
         return QuantizationGoal(schemes=tuple(Scheme(method, value) for method in SCHEMES))
     if value in PRESETS:
         return read_goal(preset(value, static=calibrated), calibrated=calibrated)
-    if isinstance(value, str) and value.startswith(SCHEMES):
-        return read_goal(QuantizeConfig.named(value), calibrated=calibrated)
-    raise OptionError(
-        "quantize",
-        f"{value!r} is unknown",
-        f"pass auto, {', '.join(FAMILIES)}; a scheme such as 'static-int8'; a preset ({', '.join(PRESETS)}); "
-        "a recipe's .yaml file; or a QuantizeConfig",
-    )
+    try:
+        return read_goal(QuantizeConfig.named(str(value)), calibrated=calibrated)
+    except OptionError as error:
+        raise OptionError(
+            "quantize",
+            f"{value!r} is unknown",
+            f"pass auto, {', '.join(FAMILIES)}; a scheme such as 'static-int8'; a preset ({', '.join(PRESETS)}); "
+            "a recipe's .yaml file; or a QuantizeConfig",
+        ) from error
 
 
 def _read_recipe(file: str | Path) -> QuantizeConfig:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from optimum_core.compat.arguments import check
 from optimum_core.compat.devices import check_device
-from optimum_core.compat.opening import Opening, exporting, place_of
+from optimum_core.compat.opening import FromPretrained, exporting, place_of
 from optimum_core.compat.weights import quantized
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class OVModel:
             "options": {"properties": dict(ov_config)} if ov_config else None,
             **quantized(cls.__name__, load_in_8bit, quantization_config),
         }  # fmt: skip
-        opening = Opening(
+        opening = FromPretrained(
             who=cls.__name__, place=place, target=target, config=config,
             export=exporting(export, from_transformers), further=asked,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from optimum_core.compat.arguments import check
 from optimum_core.compat.devices import check_device
-from optimum_core.compat.opening import Opening, exporting, place_of
+from optimum_core.compat.opening import FromPretrained, exporting, place_of
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ORTModel:
             "task": cls.task, "revision": revision, "trust_remote_code": trust_remote_code, "budget": budget,
             "options": options,
         }  # fmt: skip
-        model = Opening(
+        model = FromPretrained(
             who=cls.__name__, place=place, target=_TARGETS[provider], config=config,
             export=exporting(export, from_transformers), further=further,
         ).open()  # fmt: skip

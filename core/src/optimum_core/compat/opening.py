@@ -24,7 +24,7 @@ _OF_LOADING = frozenset({"task", "revision", "trust_remote_code", "options", "bu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class FromPretrained:
     """The arguments of one `from_pretrained`.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from optimum_core import AcceleratedModel
 from optimum_core.compat.arguments import IgnoredArgumentWarning
 from optimum_core.compat.devices import check_device
-from optimum_core.compat.opening import Opening
+from optimum_core.compat.opening import FromPretrained
 
 #: Beginnings of the tasks whose second axis is none of tokens.
 _NO_TEXT = ("image", "audio", "zero-shot-image", "automatic-speech")
@@ -23,9 +23,9 @@ class OVAcceleratedModel(AcceleratedModel):
     `accelerate` or `load` returns.
     """
 
-    _asked: Opening
+    _asked: FromPretrained
 
-    def __init__(self, asked: Opening) -> None:
+    def __init__(self, asked: FromPretrained) -> None:
         self._asked = asked
 
     def compile(self) -> None:
@@ -90,7 +90,7 @@ class OVAcceleratedModel(AcceleratedModel):
     def _is_built(self) -> bool:
         return "_session" in vars(self)
 
-    def _to_build(self, asked: Opening) -> Self:
+    def _to_build(self, asked: FromPretrained) -> Self:
         """Keep what to build, and nothing of what was built before."""
         self.close()
         vars(self).clear()

@@ -7,6 +7,6 @@ The first line of each module says what it does; by subject:
                        output_lengths, repeated_call
     generation         generation_face, encoder_decoder_calls, merged_calls
     many texts         items, mapping, streaming, embedding, embedding_face, pooled, vectors, ranking
-    saved artifacts    loading, opening, files_beside, hub, eager_saving, absent_device, converted, layouts,
+    saved artifacts    loading, opening, files_beside, hub, eager_saving, absent_device, converted, foreign_layouts,
                        card, accepting
 """

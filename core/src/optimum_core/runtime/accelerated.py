@@ -24,10 +24,10 @@ from optimum_core.runtime.card import save_with_card
 from optimum_core.runtime.eager_saving import with_settings, with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.files_beside import FilesBeside
+from optimum_core.runtime.foreign_layouts import save_as
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.items import ItemEncoder, check_many, is_chat
-from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.neutral_arguments import absent_inputs
 from optimum_core.runtime.not_torch import explained
