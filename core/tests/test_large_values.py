@@ -16,7 +16,7 @@ from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.bound_cases import ALL_VALUES
 from optimum_core.verify.edge_value_cases import HALVES
-from optimum_core.verify.large_value_cases import ENDS, LARGE, LEAST, NEGATIVE
+from optimum_core.verify.large_value_cases import ENDS, LARGE, LEAST, NEGATIVE, WIDE_FLOATS
 from optimum_core.verify.reference import reference_cases
 
 Function = Callable[..., Any]
@@ -147,6 +147,25 @@ def test_an_answer_that_overflows_is_wrong() -> None:
     fidelity = _compared(lambda x: x.abs().sqrt(), lambda x: (x**8).abs() ** 0.0625, FLOATS)
     assert [item.case for item in fidelity.results if not item.passed] == [LARGE["f"]]
     assert _compared(lambda x: x.abs().sqrt(), lambda x: (x**8).abs() ** 0.0625, FLOATS, precision="fp16").passed
+
+
+def test_whole_numbers_made_of_floats_are_compared_beyond_32_bits() -> None:
+    def in_32_bits(x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(-(2.0**31), 2.0**31 - 1).long() % 5
+
+    fidelity = _compared(lambda x: x.long() % 5, in_32_bits, FLOATS)
+    assert [item.case for item in fidelity.results if not item.passed] == [WIDE_FLOATS]
+    assert WIDE_FLOATS not in {case.name for case in _cases(lambda x: x.int() % 5 + x.long().shape[0], NUMBERS)[1]}
+    assert WIDE_FLOATS not in {case.name for case in _cases(lambda x: x * 2, FLOATS)[1]}
+
+
+def test_an_output_that_overflows_hides_no_other() -> None:
+    def overflowing(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.exp(), (x.exp() + 1).log()
+
+    fidelity = _compared(lambda x: (x.exp(), torch.nn.functional.softplus(x)), overflowing, FLOATS)
+    wrong = {(item.case, item.output) for item in fidelity.results if not item.passed}
+    assert wrong == {(LARGE["f"], "output.1")}
 
 
 @pytest.mark.parametrize(

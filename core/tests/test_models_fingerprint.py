@@ -148,3 +148,13 @@ def test_samples_count_by_name_value_type_and_shape() -> None:
     assert fingerprint.of_samples({"x": x}) == fingerprint.of_samples({"x": x.copy()})
     assert fingerprint.of_samples(x) == fingerprint.of_samples((x,)) == fingerprint.of_samples([x])
     assert fingerprint.of_samples(torch.from_numpy(x)[::2]) == fingerprint.of_samples(torch.from_numpy(x[::2].copy()))
+
+
+def test_a_graph_module_of_torch_fx_has_one() -> None:
+    """Some of its attributes are named as hooks are, and are lists."""
+    linear = torch.nn.Linear(2, 2)
+    first, same, other = (
+        fingerprint.of_module(torch.fx.symbolic_trace(torch.nn.Sequential(linear, part)))
+        for part in (torch.nn.ReLU(), torch.nn.ReLU(), torch.nn.Tanh())
+    )
+    assert first == same != other

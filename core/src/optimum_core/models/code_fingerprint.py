@@ -90,7 +90,7 @@ class CodeReader:
         for name, item in sorted(vars(module).items()):
             if name in _ELSEWHERE or (isinstance(item, Mapping) and not item):
                 continue
-            if name.endswith("_hooks"):  # their keys are counted through the process
+            if name.endswith("_hooks") and isinstance(item, Mapping):  # their keys are counted through the process
                 yield f"{name}={[self.value(hook) for hook in item.values()]}"
             elif whole or name == "config" or isinstance(item, (*_PLAIN, tuple)) or _is_function(item):
                 yield f"{name}={self.value(item)}"

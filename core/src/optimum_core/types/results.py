@@ -11,6 +11,9 @@ from typing import Any, Literal
 from optimum_core.types import rendering
 from optimum_core.types.tensors import FixedAxis
 
+#: Share of a time that may be noise.
+_NOISE = 0.03
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseResult:
@@ -229,6 +232,8 @@ class PrecisionHint:
             why = "does not run" if self.error is None else f"is too far off (relative error {self.error:.1%})"
             return f"{self.precision} on {self.backend} {why}"
         error = "" if self.error is None else f" (relative error {self.error:.1%})"
+        if abs(self.time_ratio - 1) < _NOISE:
+            return f"{self.precision} would be no faster here: {self.time_ratio:.2f} times the time{error}"
         if self.time_ratio < 1:
             ask = f"precision={self.precision!r}"
             return f"{self.precision} would take {self.time_ratio:.2f} of the time{error}: pass {ask}"

@@ -60,3 +60,23 @@ def reads(module: torch.nn.Module, inputs: Mapping[str, Any], name: str) -> bool
     with _ReadWatch(given[name]) as operators, _AwayWatch(given[name]) as away:
         call(fresh(module), given)
     return bool(operators.happened or away.happened)
+
+
+class _CastWatch(OperatorWatch):
+    """A mode that notes whether floats were made whole numbers of 64 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happened = False
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        is_cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.int64
+        self.happened = self.happened or (is_cast and args[0].is_floating_point())
+        return func(*args, **kwargs)
+
+
+def makes_whole_numbers(module: torch.nn.Module, inputs: Mapping[str, Any]) -> bool:
+    """Whether a call makes whole numbers of 64 bits of floats."""
+    with _CastWatch() as watch:
+        call(fresh(module), apart(inputs))
+    return watch.happened

@@ -36,6 +36,11 @@ def large_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) 
     return _elsewhere(module, signature, case, kind, _large)
 
 
+def wide_float_inputs(module: Any, signature: ModelSignature, case: Case) -> Arrays | None:
+    """Return the call of a case with floats that only whole numbers of 64 bits hold; None: no input may have them."""
+    return _elsewhere(module, signature, case, "f", _wide_floats)
+
+
 def negative_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
     """Return the call of a case with values below zero in inputs that have none; None: no input may have them.
 
@@ -127,6 +132,14 @@ def _large(array: Values, rng: Rng, _: str = "") -> Values:
     else:
         greatest, sizes = 2**most + 5, _of_any_size(most, array.shape, rng)
     return _signed(sizes, greatest, array, rng)
+
+
+def _wide_floats(array: Values, rng: Rng, _: str) -> Values | None:
+    """Return floats of every size up to that of wide whole numbers; None: the type is narrow."""
+    most = _EXPONENTS[8]
+    if array.dtype.itemsize < np.dtype(np.float32).itemsize:
+        return None
+    return _signed(_of_any_size(most, array.shape, rng), 2**most + 2**20, array, rng)
 
 
 def _ends(array: Values, rng: Rng, _: str) -> Values | None:
