@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
+from optimum_core.runtime.bounds import LengthBounds
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.repeated_call import SessionFunctions, repeated
 from optimum_core.types import AxisRange, TensorSpec
@@ -203,3 +204,9 @@ def test_numbers_that_do_not_lie_one_after_the_other_are_left_to_the_whole_path(
     assert call({"x": np.full((2, 3), 9)}) is not None
     assert call({"x": np.full((3, 2), 9).T}) is None
     assert call({"x": np.full((2, 3), 10)}) is None
+
+
+def test_a_shortest_length_that_is_not_the_models_own_says_why() -> None:
+    bounds = LengthBounds("m", {"sequence": AxisRange(least=7, why_least="this form differs below")})
+    with pytest.raises(InputError, match=r"6 tokens, the model takes 7 or more \(this form differs below\)"):
+        bounds.check("sequence", 6)

@@ -224,12 +224,10 @@ class LengthBounds:
         if length < allowed.least:
             why = f"{self._length(axis, length)}, the model takes {allowed.least} or more"
             remedy = "leave empty inputs out" if length == 0 else self._lengthen(axis, allowed.least)
-            raise InputError(self._who, why, remedy)
+            raise InputError(self._who, _with_reason(why, allowed.why_least), remedy)
         if allowed.greatest is not None and length > allowed.greatest:
             why = f"{self._length(axis, length)}, the model takes {allowed.greatest}"
-            raise InputError(
-                self._who, why + (f" ({allowed.why})" if allowed.why else ""), _shorten(axis, allowed.greatest)
-            )
+            raise InputError(self._who, _with_reason(why, allowed.why), _shorten(axis, allowed.greatest))
         if allowed.proved is not None and not allowed.proved[0] <= length <= allowed.proved[1]:
             self._warn(axis, length, allowed.proved)
 
@@ -272,6 +270,10 @@ class LengthBounds:
             UnprovedLengthWarning,
             stacklevel=7,
         )
+
+
+def _with_reason(problem: str, reason: str) -> str:
+    return f"{problem} ({reason})" if reason else problem
 
 
 def _shorten(axis: str, greatest: int) -> str:

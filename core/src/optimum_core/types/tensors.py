@@ -182,12 +182,14 @@ class AxisRange:
         greatest: the longest length accepted; None: no limit is known.
         proved: the shortest and the longest length at which the model was compared with eager; None: none was.
         why: the reason for `greatest`, for the error ("the model has 512 positions").
+        why_least: the reason for `least`, where it is not the model that takes none shorter.
     """
 
     least: int = 1
     greatest: int | None = None
     proved: tuple[int, int] | None = None
     why: str = ""
+    why_least: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

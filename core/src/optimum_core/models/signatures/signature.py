@@ -209,7 +209,9 @@ def limited(
     """
     known = signature.ranges.get(axis, AxisRange())
     greatest = min(greatest, known.greatest or greatest)
-    found = replace(known, greatest=greatest, least=max(known.least, least or known.least), why=why)
+    found = replace(known, greatest=greatest, why=why)
+    if least is not None and least > known.least:
+        found = replace(found, least=least, why_least=why)
     layout = signature.layout
     limits = {**layout.limits, axis: min(layout.limits.get(axis, greatest), greatest)}
     further = tuple(length for length in signature.further.get(axis, ()) if found.least <= length <= greatest)
