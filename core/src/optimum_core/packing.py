@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,49 +165,28 @@ def settings_of(config: Any) -> dict[str, Any]:
 def warn_of_limits(manifest: Manifest) -> None:
     """Warn where the export took one side of a data-dependent branch, as no other could be made, and where the eager
     model answers otherwise after other calls, or with gradients, or changes its inputs, which no export does."""
-    _warn_of_branches(manifest)
-    _warn_of_memory(manifest)
-    _warn_of_gradients(manifest)
-    _warn_of_inputs_left(manifest)
+    for limit in _limits(manifest):
+        warnings.warn(f"{manifest.model.name}: {limit}", UnprovedWarning, stacklevel=5)
 
 
-def _warn_of_branches(manifest: Manifest) -> None:
+def _limits(manifest: Manifest) -> Iterator[str]:
     places = [place for step in manifest.steps for place in step.branches]
     if places:
-        warnings.warn(
-            f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
-            f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
-            UnprovedWarning,
-            stacklevel=6,
+        yield (
+            f"values decide at {', '.join(places[:3])}, and the export took one side for all of them: right for inputs "
+            "like those it was traced with; accelerate(…, target='torch') is right for all"
         )
-
-
-def _warn_of_memory(manifest: Manifest) -> None:
-    if manifest.report is not None and manifest.report.remembers:
-        warnings.warn(
-            f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
-            f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
-            f"target='torch') keeps the state",
-            UnprovedWarning,
-            stacklevel=6,
+    if (report := manifest.report) is None:
+        return
+    if report.remembers:
+        yield (
+            "eager keeps a state between calls (a counter, a buffer, …), and what it answers depends on earlier ones; "
+            "this model answers every call as eager does its first; accelerate(…, target='torch') keeps the state"
         )
-
-
-def _warn_of_gradients(manifest: Manifest) -> None:
-    if manifest.report is not None and manifest.report.minds_gradients:
-        warnings.warn(
-            f"{manifest.model.name}: eager answers otherwise while gradients are recorded; this model answers as eager "
-            f"does under torch.no_grad(), so compare it with eager there",
-            UnprovedWarning,
-            stacklevel=6,
+    if report.minds_gradients:
+        yield (
+            "eager answers otherwise while gradients are recorded; this model answers as eager does under "
+            "torch.no_grad(), so compare it with eager there"
         )
-
-
-def _warn_of_inputs_left(manifest: Manifest) -> None:
-    if manifest.report is not None and manifest.report.inputs_left:
-        warnings.warn(
-            f"{manifest.model.name}: eager changes its inputs in place ({', '.join(manifest.report.inputs_left)}); "
-            f"this model leaves them as they are",
-            UnprovedWarning,
-            stacklevel=6,
-        )
+    if report.inputs_left:
+        yield f"eager changes its inputs in place ({', '.join(report.inputs_left)}); this model leaves them as they are"

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.eager.randomness import is_equal
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -95,7 +96,7 @@ def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[s
             with _replaced(function, callers, seconds, byte):
                 again = _answer(module, inputs)
             for name, want in outputs.items():
-                if name not in again or not _is_equal(want, again[name]):
+                if name not in again or not is_equal(want, again[name]):
                     return name, f"{_owner(function).__name__}.{function.__name__}"
     return ("", reads.others[0]) if reads.others else None
 
@@ -106,10 +107,6 @@ def _answer(module: Any, inputs: Arrays) -> Arrays:
         return eager_outputs(module, inputs)
     except Exception:  # noqa: BLE001 - code of the model's
         return {}
-
-
-def _is_equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
 
 
 def _is_replaceable(function: Any) -> bool:

@@ -57,14 +57,15 @@ def output_by_chance(module: Any, inputs: Arrays, outputs: Arrays) -> str | None
             _seed(draw) if isinstance(draw, int) else draw()
             again = eager_outputs(module, {name: array.copy() for name, array in inputs.items()})
             for name, want in outputs.items():
-                if name not in again or not _same(want, again[name]):
+                if name not in again or not is_equal(want, again[name]):
                     return name
     finally:
         _restore(before)
     return None
 
 
-def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+def is_equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    """Whether two outputs are equal in shape and in every value; NaN equals NaN."""
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
 
 
