@@ -233,7 +233,8 @@ def test_unsigned_numbers_are_no_less_than_zero() -> None:
 
 def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], tuple[Any, ModelSignature]]) -> None:
     signature = limited(described("bert")[1], "sequence", 20, "it was not right beyond", least=2)
-    assert signature.ranges["sequence"] == AxisRange(least=2, greatest=20, why="it was not right beyond")
+    reason = "it was not right beyond"
+    assert signature.ranges["sequence"] == AxisRange(least=2, greatest=20, why=reason, why_least=reason)
     assert signature.beside("sequence") == (20, 10)
     assert all(2 <= length <= 20 for length in signature.further["sequence"])
     assert limited(signature, "sequence", 40, "again").ranges["sequence"].greatest == 20
