@@ -17,7 +17,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.gradients import minds_gradients
-from optimum_core.verify.left_out_checks import checks_of_values
+from optimum_core.verify.left_out_checks import checks_left_out
 from optimum_core.verify.lengths_between import cases_between
 from optimum_core.verify.planned_cases import Room
 from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
@@ -170,11 +170,11 @@ class References:
             )
 
     def _look_for_checks(self, signature: ModelSignature) -> None:
-        """Add a note if the eager model raises for some values of its inputs."""
-        self._checks = checks_of_values(self.source.module(), signature)
+        """Add a note if the eager model raises for some values of its inputs, or for lengths together."""
+        self._checks = checks_left_out(self.source.module(), signature)
         if self._checks:
-            places = ", ".join(self._checks[:3])
-            self._note(f"eager raises for some values, by the checks at {places}; this model makes no such checks")
+            which = f"the checks at {', '.join(self._checks[:3])}"
+            self._note(f"eager raises for some values or lengths, by {which}; this model makes no such checks")
 
     def _note(self, remark: str) -> None:
         self.notes = (*self.notes, remark)

@@ -1,25 +1,43 @@
-"""Eager models that raise for some values of their inputs, as no graph does."""
+"""Eager models that raise for some values of their inputs, or for some lengths together, as no graph does."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from traceback import extract_tb
 from typing import Any
 
-import torch
-
 from optimum_core.models.eager.calls import apart, call, fresh
-from optimum_core.models.exporting.value_branches import named, raised_at, value_checks
+from optimum_core.models.exporting.value_branches import Place, named, raised_at, value_checks
+from optimum_core.models.inputs.layouts import PICTURE
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.types import TensorSpec
+from optimum_core.types import AxisRange, TensorSpec
 
 log = logging.getLogger(__name__)
 
 
-def checks_of_values(module: Any, signature: ModelSignature) -> tuple[str, ...]:
-    """Return the places in the model's code where it raises for some values of its inputs which the inputs' bounds
-    allow: "file.py:line", in order.
+def checks_left_out(module: Any, signature: ModelSignature) -> tuple[str, ...]:
+    """Return the places in the code where the model raises for values or lengths which the inputs' bounds allow:
+    "file.py:line", in order."""
+    found = {*checks_of_values(module, signature), *checks_of_lengths(module, signature)}
+    return tuple(map(named, sorted(found)))
+
+
+def checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]:
+    """Yield the places where the model raises for lengths of several axes together that it takes alone: all at their
+    least, and those at which its comparisons of sizes turn out otherwise."""
+    axes = [axis for axis in signature.axes if axis not in (*PICTURE, "samples", "frames")]
+    least = {axis: signature.ranges.get(axis, AxisRange()).least for axis in axes}
+    for lengths in (least, *signature.joint) if len(axes) > 1 else ():
+        inputs = signature.draw(Case(name="together", lengths=lengths, padding="none", seed=98))
+        if (problem := _error_of(module, inputs)) is not None:
+            frame = extract_tb(problem.__traceback__)[-1]
+            yield frame.filename, frame.lineno or 0
+
+
+def checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:
+    """Return the places where the model raises for some values of its inputs which the inputs' bounds allow.
 
     The classifiers of BART refuse rows with unequal numbers of end tokens, and a module may `assert` what it needs.
     """
@@ -33,11 +51,11 @@ def checks_of_values(module: Any, signature: ModelSignature) -> tuple[str, ...]:
         found = set(value_checks(run, tuple(inputs.values())))
     except Exception as error:  # noqa: BLE001 - the model's code, under modes of torch that it may not know
         log.debug("checks of values are not looked for: %r", error)
-        return ()
+        return set()
     for beyond in _beyond_bounds(signature) if found else ():
         problem = _error_of(module, beyond)
         found = {place for place in found if problem is None or not raised_at(place, problem)}
-    return tuple(map(named, sorted(found)))
+    return found
 
 
 def _beyond_bounds(signature: ModelSignature) -> Iterator[dict[str, Any]]:
@@ -62,7 +80,7 @@ def _bounds_by_place(spec: TensorSpec) -> Iterator[tuple[int | None, tuple[float
         yield (index if len(columns) > 1 else None), bounds
 
 
-def _error_of(module: Any, inputs: Mapping[str, torch.Tensor]) -> Exception | None:
+def _error_of(module: Any, inputs: Mapping[str, Any]) -> Exception | None:
     try:
         call(fresh(module), apart(inputs))
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
