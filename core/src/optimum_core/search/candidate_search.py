@@ -25,7 +25,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, limits_of
+from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, length_limits, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Decision, Race
 from optimum_core.search.shared_faults import wrong_alike
@@ -373,6 +373,7 @@ class _Search:
                 *self.context.signature.notes,
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
+                *length_limits(self.context.signature, winner.signature),
                 *limits_of(decision, transient),
                 *left_out_words(self.references.seconds, left_out),
                 *ended_without(self.context.budget.seconds, self.standing),
