@@ -174,7 +174,7 @@ class References:
         self._checks = checks_left_out(self.source.module(), signature)
         if self._checks:
             which = f"the checks at {', '.join(self._checks[:3])}"
-            self._note(f"eager raises for some values or lengths, by {which}; this model makes no such checks")
+            self._note(f"eager raises for some values or lengths, by {which}; no export makes them")
 
     def _note(self, remark: str) -> None:
         self.notes = (*self.notes, remark)
