@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, StaticLayer
 
+from optimum_core.backend import foreign_errors
 from optimum_core.backend.tracing import quiet as quiet_transformers
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, ExportRequest
@@ -141,12 +142,10 @@ def _check_room(request: ExportRequest, positions: int, who: str) -> None:
 
 def _cache_shape(module: Any, options: CoreMlOptions, who: str) -> tuple[int, ...]:
     """Return layers, batch 1, heads, positions, channels: read from a cache that the eager model fills."""
-    try:
-        with torch.no_grad():
-            cache = module(input_ids=torch.ones(1, 2, dtype=torch.int64), use_cache=True).past_key_values
+    failing = foreign_errors(who, ExportError, "leave 'stateful' out", doing="it keeps no cache of keys and values")
+    with failing, torch.no_grad():
+        cache = module(input_ids=torch.ones(1, 2, dtype=torch.int64), use_cache=True).past_key_values
         shapes = {tuple(tensor.shape) for layer in cache.layers for tensor in (layer.keys, layer.values)}
-    except (AttributeError, TypeError, RuntimeError, ValueError) as error:
-        raise ExportError(who, f"it keeps no cache of keys and values: {error}", "leave 'stateful' out") from error
     if len(shapes) != 1:
         raise ExportError(who, "its layers keep caches of several shapes", "leave 'stateful' out")
     ((_, heads, _, channels),) = shapes

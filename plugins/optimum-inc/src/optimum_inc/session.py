@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimum_core.backend import check_names, closed, described, no_options
-from optimum_core.errors import OptionError, SessionError, first_line
+from optimum_core.backend import check_names, closed, described, foreign_errors, no_options
+from optimum_core.errors import OptionError, SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_inc.arrays import tensor_of
 from optimum_inc.devices import BACKEND, PACKAGE
@@ -47,6 +47,7 @@ class InductorSession:
             raise SessionError(self._who, problem, "quantize the model again, on this machine")
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
+        self._remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
         self._names = [spec.name for spec in self.inputs]
         self._limits: dict[str, int] = facts["limits"]
         tables = facts["tables"]
@@ -90,11 +91,9 @@ class InductorSession:
             torch.set_num_threads(self._threads)
         try:
             # Torch waits for a free runner while it holds Python's lock, which the call in progress may need to finish.
-            with self._turn:
+            with self._turn, foreign_errors(self._who, SessionError, self._remedy, doing="the run failed"):
                 made: list[torch.Tensor] = runner.boxed_run(tensors)
             return made
-        except RuntimeError as error:
-            raise self._failed(f"the run failed: {first_line(error)}") from error
         finally:
             if before != self._threads:
                 torch.set_num_threads(before)
@@ -122,7 +121,7 @@ class InductorSession:
                 raise self._failed(f"{why}, and the model knows 0 to {rows - 1}")
 
     def _failed(self, why: str) -> SessionError:
-        return SessionError(self._who, why, f"check the inputs' types and shapes ({described(self.inputs)})")
+        return SessionError(self._who, why, self._remedy)
 
 
 def _check(request: SessionRequest) -> None:

@@ -80,11 +80,9 @@ def quantize(request: QuantizeRequest) -> Artifact:
 def _read(artifact: Artifact, who: str) -> Any:
     import openvino
 
-    try:
+    with foreign_errors(who, SessionError, "export the model again", doing="openvino cannot read it"):
         model = openvino.Core().read_model(artifact.main_file)
         problem = weights_problem(model, artifact.main_file)
-    except RuntimeError as error:
-        raise SessionError(who, f"openvino cannot read it: {error}", "export the model again") from error
     if problem:
         raise SessionError(who, problem, "export the model again: one of the files was altered or cut short")
     return model
