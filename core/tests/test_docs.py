@@ -145,7 +145,7 @@ def test_every_error_is_in_the_table_of_errors() -> None:
 
 
 def test_the_table_of_tolerances_is_the_codes() -> None:
-    text = section(read("docs", "concepts.md"), "What is verified")
+    text = section(read("docs", "concepts.md"), "Verification")
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
     stated = {name: tuple(float(value) for value in values) for name, *values in rows}
     assert stated == {name: (item.relative, item.cosine, item.agreement) for name, item in TOLERANCES.items()}

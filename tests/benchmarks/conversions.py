@@ -62,7 +62,7 @@ def run(cache: Path) -> Page:
     count = len(rows)
     return Page(
         name="coreml",
-        title="What converts",
+        title="Converted models",
         head=(
             "model",
             "varying axes",

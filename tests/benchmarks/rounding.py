@@ -51,7 +51,7 @@ def run(cache: Path) -> Page:
         rows.append((name, *_lost(tests, wanted, got), f"{seconds:.0f} s"))
     return Page(
         name="int4",
-        title="What 4 bits lose, by algorithm",
+        title="Accuracy in 4 bits, by algorithm",
         head=("algorithm", "tokens: relative error", "sentences: mean cosine", "time to round"),
         rows=tuple(rows),
         notes=(

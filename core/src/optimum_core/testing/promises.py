@@ -57,7 +57,7 @@ _WRITTEN: tuple[tuple[str, str, str, str], ...] = (
     ("an_unknown_machine_has_no_gpu", "probe", _PROBE, "a device is offered where it is"),
     ("probing_for_other_systems_does_not_fail", "probe", _PROBE, "the probe answers for every operating system"),
     ("every_offer_leads_to_a_session", "offers", _PROBE, "every format that is loaded can be made and opened"),
-    ("it_agrees_with_eager_at_unseen_shapes", "values", "concepts.md#what-is-verified", "values agree with eager"),
+    ("it_agrees_with_eager_at_unseen_shapes", "values", "concepts.md#verification", "values agree with eager"),
     ("every_call_of_many_is_right", "values", _INFER, "every call gives the same values, the fiftieth too"),
     (
         "its_own_function_gives_what_its_hook_gives",
