@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, Padding, draw
+from optimum_core.models.inputs.samples import Case, Padding, draw
+from optimum_core.types.arrays import Arrays
 
 PAD, BOS, EOS = 3, 5, 7
 TYPES = InputLayout(name="token_type_ids", kind="types", axes=("batch", "sequence"), dtype="int64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from optimum_core.models.signatures.signature import describe
 from optimum_core.verify import verify
 from optimum_core.verify.reference import reference_cases
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 X = torch.linspace(-1, 1, 15).reshape(3, 5)
 
 

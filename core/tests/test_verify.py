@@ -20,6 +20,7 @@ from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import CaseResult, Fidelity, Lengths, TensorSpec
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.verify import (
     TOLERANCES,
     ReferenceCase,
@@ -34,7 +35,6 @@ from optimum_core.verify.planned_cases import planned_cases
 from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
 
 Described = Callable[[str], tuple[Any, ModelSignature]]
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 FP32 = tolerance_of("fp32")
 LOOSE = Tolerance(relative=1e9, cosine=-1.0, agreement=0.0)
 LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, 0.5, 0.25]], dtype=np.float32)
@@ -55,7 +55,7 @@ def test_an_output_that_a_later_call_writes_into_fails() -> None:
     )  # fmt: skip
     memory = np.zeros((2, 2), np.float32)
 
-    def reusing(inputs: Arrays) -> Arrays:
+    def reusing(inputs: ArrayMapping) -> ArrayMapping:
         memory[:] = inputs["x"]
         return {"y": memory}
 
@@ -183,7 +183,7 @@ def bert(described: Described) -> tuple[Any, ModelSignature, tuple[ReferenceCase
 Bert = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
 
-def _verify(bert: Bert, run: Callable[[Arrays], Mapping[str, Any]]) -> tuple[Fidelity, frozenset[str] | None]:
+def _verify(bert: Bert, run: Callable[[ArrayMapping], Mapping[str, Any]]) -> tuple[Fidelity, frozenset[str] | None]:
     _, signature, cases = bert
     fidelity = verify(run, cases, signature.outputs, precision="fp32")
     return fidelity, failing_axes(fidelity, cases)
@@ -217,7 +217,7 @@ def test_the_model_itself_passes(bert: Bert) -> None:
 
 
 def test_one_that_ignores_the_mask_fails(bert: Bert) -> None:
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         return eager_outputs(bert[0], {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
 
     fidelity, axes = _verify(bert, run)
@@ -227,7 +227,7 @@ def test_one_that_ignores_the_mask_fails(bert: Bert) -> None:
 
 
 def test_one_that_ignores_token_types_fails(bert: Bert) -> None:
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         return eager_outputs(bert[0], {**inputs, "token_type_ids": np.zeros_like(inputs["token_type_ids"])})
 
     assert not _verify(bert, run)[0].passed
@@ -236,7 +236,7 @@ def test_one_that_ignores_token_types_fails(bert: Bert) -> None:
 def test_one_with_a_baked_sequence_length_fails_on_that_axis_only(bert: Bert) -> None:
     length = bert[1].layout.lengths["sequence"]
 
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         places = np.minimum(np.arange(length), inputs["input_ids"].shape[1] - 1)
         return eager_outputs(bert[0], {name: array[:, places] for name, array in inputs.items()})
 
@@ -247,7 +247,7 @@ def test_one_with_a_baked_sequence_length_fails_on_that_axis_only(bert: Bert) ->
 
 
 def test_one_that_refuses_another_batch_fails_on_that_axis_only(bert: Bert) -> None:
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         if len(inputs["input_ids"]) != bert[1].layout.lengths["batch"]:
             raise SessionError("backend 'x'", "got invalid dimensions", "none")
         return eager_outputs(bert[0], inputs)
@@ -262,7 +262,7 @@ def test_one_that_refuses_another_batch_fails_on_that_axis_only(bert: Bert) -> N
 def test_one_that_is_wrong_on_two_axes_is_blamed_for_both(bert: Bert) -> None:
     lengths = bert[1].layout.lengths
 
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         right = inputs["input_ids"].shape == (lengths["batch"], lengths["sequence"])
         return {name: array + (not right) for name, array in eager_outputs(bert[0], inputs).items()}
 
@@ -270,7 +270,7 @@ def test_one_that_is_wrong_on_two_axes_is_blamed_for_both(bert: Bert) -> None:
 
 
 def test_one_that_counts_positions_from_the_left_fails_on_left_padding_alone(bert: Bert) -> None:
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         mask = inputs["attention_mask"]
         if mask[:, 0].all():
             return eager_outputs(bert[0], inputs)
@@ -290,7 +290,7 @@ def test_values_at_padding_are_not_held_against_a_candidate_where_eager_means_no
     module, signature = described("gpt2")
     cases = reference_cases(module, signature)
 
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         outputs = eager_outputs(module, inputs)
         if not inputs["attention_mask"][:, 0].all():
             outputs["logits"][inputs["attention_mask"] == 0] = 0.0
@@ -386,7 +386,7 @@ def test_a_query_whose_window_or_chunk_has_padding_alone_is_not_compared(kind: s
     other = copy.deepcopy(module)
     other.set_attn_implementation("eager")
 
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: ArrayMapping) -> ArrayMapping:
         return eager_outputs(other, inputs)
 
     assert verify(run, (case,), signature.outputs, precision="fp32").passed

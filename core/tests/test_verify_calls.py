@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from optimum_core.types import Fidelity, TensorSpec
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.verify import ReferenceCase, verify
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 
-
-def _verified(answer: Callable[[Arrays], Arrays], *, written: frozenset[str] = frozenset()) -> Fidelity:
+def _verified(answer: Callable[[ArrayMapping], ArrayMapping], *, written: frozenset[str] = frozenset()) -> Fidelity:
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    outputs: Arrays = {"y": x + 1, "count": np.arange(3)}
+    outputs: ArrayMapping = {"y": x + 1, "count": np.arange(3)}
     specs = tuple(TensorSpec(name=name, dtype=str(y.dtype), shape=y.shape) for name, y in outputs.items())
     case = ReferenceCase(name="case", inputs={"x": x}, outputs=outputs, varied=frozenset(), written=written)
     return verify(answer, (case,), specs, precision="fp32")
@@ -33,7 +31,7 @@ def test_an_output_of_another_type_fails(dtype: str) -> None:
 
 
 def test_a_candidate_that_writes_into_its_inputs_fails_where_eager_does_not() -> None:
-    def writing(given: Arrays) -> Arrays:
+    def writing(given: ArrayMapping) -> ArrayMapping:
         given["x"][...] += 1
         return {"y": given["x"].copy(), "count": np.arange(3)}
 
@@ -44,7 +42,7 @@ def test_a_candidate_that_writes_into_its_inputs_fails_where_eager_does_not() ->
 
 
 def test_a_candidate_may_put_other_arrays_into_the_mapping_that_it_gets() -> None:
-    def converting(given: Arrays) -> Arrays:
+    def converting(given: ArrayMapping) -> ArrayMapping:
         assert isinstance(given, dict)
         given["x"], given["more"] = given["x"].astype(np.float64), np.zeros(1)
         return {"y": (given["x"] + 1).astype(np.float32), "count": np.arange(3)}
@@ -55,7 +53,7 @@ def test_a_candidate_may_put_other_arrays_into_the_mapping_that_it_gets() -> Non
 def test_a_call_that_eager_refuses_is_refused_by_an_error_of_any_type() -> None:
     """Parts of the original that run as they are, as the merge of pictures with text, raise what eager raises."""
 
-    def original(given: Arrays) -> Arrays:
+    def original(given: ArrayMapping) -> ArrayMapping:
         raise IndexError("index out of range in self")
 
     case = ReferenceCase(name="far", inputs={"x": np.ones(2)}, outputs={}, varied=frozenset(), refused=True)

@@ -20,12 +20,12 @@ from optimum_core.testing import encoder_decoders
 from optimum_core.testing.decoders import decoder, decoder_of, described
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import Fidelity
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues, with_dialogues
 from optimum_core.verify.divergence import Divergence
 from optimum_core.verify.quantized_decoder import DecoderReference, verify_decoder
 
-Array = np.ndarray[Any, Any]
 IDS = np.random.default_rng(8).integers(3, 99, (1, 40))
 
 
@@ -88,7 +88,7 @@ class Spoiled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.state, name)
 
-    def run(self, inputs: Mapping[str, Array]) -> Any:
+    def run(self, inputs: Mapping[str, NDArray]) -> Any:
         if self.fault == "padding is seen":
             inputs = {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])}
         return self.state.run(inputs)

@@ -23,14 +23,14 @@ from optimum_core.testing.decoders import decoder, decoder_of, described
 from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
 from optimum_core.testing.quantizing import weight_only
 from optimum_core.types import Artifact, QuantizeRequest, SessionRequest
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify import dialogues
 from optimum_openvino.devices import cpu_precisions
 
-Array = np.ndarray[Any, Any]
 Quantize = Callable[..., Artifact]
 
 
-def rows(count: int) -> list[dict[str, Array]]:
+def rows(count: int) -> list[dict[str, NDArray]]:
     rng = np.random.default_rng(1)
     return [{"input_ids": rng.integers(3, 99, (1, int(length)))} for length in rng.integers(8, 20, count)]
 

@@ -31,11 +31,11 @@ from optimum_core.types import (
     SessionRequest,
     StatefulSession,
 )
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify import dialogues
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 from optimum_ort import memory, storage
 
-Array = np.ndarray[Any, Any]
 Exported = Callable[..., Artifact]
 Open = Callable[..., Decoder]
 Ask = Callable[..., OptimizeRequest]
@@ -66,7 +66,7 @@ def started(artifact: Artifact, **options: Any) -> Decoder:
     return Decoder(session, manager().binder)
 
 
-def rows(kind: str, count: int, length: int, seed: int = 0) -> Array:
+def rows(kind: str, count: int, length: int, seed: int = 0) -> NDArray:
     return np.random.default_rng(seed).integers(3, 99, (count, length))
 
 
@@ -167,7 +167,7 @@ def test_buffers_grow_by_doubling(opened: Open, monkeypatch: pytest.MonkeyPatch)
     assert sorted(set(capacities)) == [2, 4, 8, 16, 32, 64]
 
 
-def buffers(generation: Generation) -> list[Array]:
+def buffers(generation: Generation) -> list[NDArray]:
     state: Any = generation._state
     return list(state._memory._buffers)
 
@@ -188,7 +188,7 @@ def test_a_call_writes_only_behind_the_positions_in_use(opened: Open) -> None:
 def test_threads_generate_side_by_side(level: str | None, opened: Open) -> None:
     prompts = [rows("llama", 2, 5 + at, seed=at) for at in range(4)]
     wanted = [texts(opened(level=level), prompt) for prompt in prompts]
-    found: dict[int, list[Array]] = {}
+    found: dict[int, list[NDArray]] = {}
 
     def work(at: int) -> None:
         found[at] = [texts(opened(level=level), prompts[at]) for _ in range(3)]
@@ -202,7 +202,7 @@ def test_threads_generate_side_by_side(level: str | None, opened: Open) -> None:
         assert all(np.array_equal(text, want) for text in found[at])
 
 
-def texts(drives: Decoder, ids: Array) -> Array:
+def texts(drives: Decoder, ids: NDArray) -> NDArray:
     """Return twelve tokens, chosen greedily."""
     generation, tokens = drives.begin(len(ids)), [ids]
     for _ in range(12):

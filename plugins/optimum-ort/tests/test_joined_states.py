@@ -18,7 +18,6 @@ from optimum_core.hardware import detect
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ContinuousLimits, Progress, Sampling, SessionRequest
 
-Array = np.ndarray[Any, Any]
 Exported = Callable[..., Artifact]
 #: A sliding window, a table of positions, biases by distance, and plain rotary positions.
 KINDS = ["llama", "gemma2", "opt", "falcon"]

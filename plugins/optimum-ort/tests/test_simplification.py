@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.types import Artifact
+from optimum_core.types.arrays import NDArray
 from optimum_ort.merging import merge_products
 from optimum_ort.simplification import simplify
 
-Array = np.ndarray[Any, Any]
 _HEADS, _SIZE = 2, 8
 _WIDTH = _HEADS * _SIZE
 
@@ -34,10 +34,10 @@ def model_of(nodes: list[onnx.NodeProto], inputs: dict[str, list[Any]], constant
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def answer(model: Any, **inputs: Array) -> Array:
+def answer(model: Any, **inputs: NDArray) -> NDArray:
     rows, new = next(iter(inputs.values())).shape[:2]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: Array = session.run(None, {"input_ids": np.zeros((rows, new), np.int64), **inputs})[0]
+    found: NDArray = session.run(None, {"input_ids": np.zeros((rows, new), np.int64), **inputs})[0]
     return found
 
 

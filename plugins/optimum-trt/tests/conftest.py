@@ -20,11 +20,10 @@ from optimum_core.plugins import manager
 from optimum_core.testing.machine import machine
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.verify import ReferenceCase
 
 _HARDWARE = machine(system="linux", vendor="intel", architecture="x86_64", features=())
-
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 def _with_gpu(*capabilities: tuple[int, int]) -> Hardware:
@@ -64,8 +63,8 @@ class Decoder:
     """A GPT-2 that takes a cache: its ONNX, and the eager model as a function of the same inputs."""
 
     artifact: Artifact
-    eager: Callable[[Arrays], Arrays]
-    draw: Callable[..., Arrays]
+    eager: Callable[[ArrayMapping], ArrayMapping]
+    draw: Callable[..., ArrayMapping]
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +105,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
         **{name.replace("past_key_values", "present"): ("batch", 4, "past+sequence", 8) for name in kv},
     }
 
-    def draw(*, batch: int = 2, past: int = 5, query: int = 3, seed: int = 0) -> Arrays:
+    def draw(*, batch: int = 2, past: int = 5, query: int = 3, seed: int = 0) -> ArrayMapping:
         generator = np.random.default_rng(seed)
         mask = np.ones((batch, past + query), np.int64)
         mask[0, 0] = 0 if past else 1
@@ -115,7 +114,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
         ids = generator.integers(3, 99, (batch, query))
         return {"input_ids": ids, "attention_mask": mask, "position_ids": positions.copy(), **floats}
 
-    def eager(inputs: Arrays) -> Arrays:
+    def eager(inputs: ArrayMapping) -> ArrayMapping:
         with torch.no_grad():
             made = Flat()(*(torch.from_numpy(inputs[name]) for name in shapes))
         return {name: value.numpy() for name, value in zip(results, made, strict=True)}
@@ -151,7 +150,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     return Decoder(artifact=artifact, eager=eager, draw=draw)
 
 
-def run_onnx(model: Path | bytes, inputs: Arrays) -> Arrays:
+def run_onnx(model: Path | bytes, inputs: ArrayMapping) -> ArrayMapping:
     """Return the outputs of ONNX Runtime for a model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -161,7 +160,7 @@ def run_onnx(model: Path | bytes, inputs: Arrays) -> Arrays:
 
 
 @pytest.fixture(scope="session")
-def on_cpu() -> Callable[[Path | bytes, Arrays], Arrays]:
+def on_cpu() -> Callable[[Path | bytes, ArrayMapping], ArrayMapping]:
     return run_onnx
 
 

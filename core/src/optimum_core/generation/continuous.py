@@ -24,8 +24,8 @@ from optimum_core.types import (
     Progress,
     Sampling,
 )
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: Lengths of the prompts that are compared, and the tokens written behind each: one and several blocks of the cache.
 _LENGTHS, _NEW = (1, 5, 33, 70), 12
 
@@ -81,7 +81,7 @@ class ContinuousTexts:
         codec: TextCodec,
         directory: Path,
         longest: int | None,
-        check: Callable[[Array], None],
+        check: Callable[[NDArray], None],
     ) -> None:
         self.tool = batch.tool
         self._batch, self._codec, self._directory, self._check = batch, codec, directory, check

@@ -9,9 +9,9 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.types import JoinedRow, State, StatefulSession, StateSpec, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import EMBEDS
 
-Array = np.ndarray[Any, Any]
 Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Bind = Callable[[Any], Infer]
 Positions = Literal["assumed", "counts"]
@@ -25,13 +25,13 @@ class Context:
         origins: for each row, a number that rows of the same content share.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], origins: Array) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray], origins: NDArray) -> None:
         self.arrays, self._origins = arrays, origins
 
     def __len__(self) -> int:
         return len(self._origins)
 
-    def selected(self, rows: Sequence[int] | Array) -> Context:
+    def selected(self, rows: Sequence[int] | NDArray) -> Context:
         """Return the context of the rows with these indices; itself, where that changes nothing."""
         chosen = np.asarray(rows, np.int64)
         origins = self._origins[chosen]
@@ -122,7 +122,7 @@ class Decoder:
         mask = (np.arange(longest) >= longest - np.array(lengths)[:, None]).astype(np.int64)
         return self.resumed(join(parts), mask, None)
 
-    def resumed(self, state: State, mask: Array, context: Context | None) -> Generation:
+    def resumed(self, state: State, mask: NDArray, context: Context | None) -> Generation:
         """Return a generation on a state that holds the positions of this mask."""
         return Generation(self, state, self._bind(state), mask, context)
 
@@ -130,7 +130,7 @@ class Decoder:
 class Generation:
     """The state of one generation, and the mask of its positions. One thread uses it at a time."""
 
-    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: Array, context: Context | None) -> None:
+    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: NDArray, context: Context | None) -> None:
         self._decoder, self._state, self._run, self._mask = decoder, state, run, mask
         self._context = context
 
@@ -164,11 +164,11 @@ class Generation:
 
     def feed(
         self,
-        ids: Array,
-        mask: Array | None = None,
-        positions: Array | Positions = "assumed",
-        keep: Array | Literal["last", "all"] = "all",
-    ) -> Array:
+        ids: NDArray,
+        mask: NDArray | None = None,
+        positions: NDArray | Positions = "assumed",
+        keep: NDArray | Literal["last", "all"] = "all",
+    ) -> NDArray:
         """Run the model on new tokens; return the logits [rows, kept, vocabulary].
 
         Args:
@@ -186,12 +186,12 @@ class Generation:
 
     def step(
         self,
-        new_inputs: Array,
-        mask: Array | None = None,
-        positions: Array | Positions = "assumed",
-        keep: Array | Literal["last", "all"] = "all",
-        further: Mapping[str, Array] | None = None,
-    ) -> Array:
+        new_inputs: NDArray,
+        mask: NDArray | None = None,
+        positions: NDArray | Positions = "assumed",
+        keep: NDArray | Literal["last", "all"] = "all",
+        further: Mapping[str, NDArray] | None = None,
+    ) -> NDArray:
         """Run the decoder itself, as `feed` does.
 
         Args:
@@ -218,13 +218,13 @@ class Generation:
         inputs["logits_to_keep"] = keep
         if self._context is not None:
             inputs |= self._context.arrays
-        logits: Array = self._run(inputs)["logits"]
+        logits: NDArray = self._run(inputs)["logits"]
         self._mask = whole
         return logits
 
     def _stepped(
-        self, new_inputs: Array, mask: Array, positions: Array | Positions, keep: Array | Literal["last", "all"]
-    ) -> Array:
+        self, new_inputs: NDArray, mask: NDArray, positions: NDArray | Positions, keep: NDArray | Literal["last", "all"]
+    ) -> NDArray:
         """Run a decoder that takes one new token in a call on several."""
         made, past, new = [], self.length, new_inputs.shape[1]
         for index in range(new):
@@ -236,7 +236,7 @@ class Generation:
             return logits if keep == "all" else logits[:, -1:]
         return logits[:, keep]
 
-    def _whole_mask(self, mask: Array | None, new: int) -> Array:
+    def _whole_mask(self, mask: NDArray | None, new: int) -> NDArray:
         if mask is None:
             return np.concatenate([self._mask, np.ones((self.rows, new), np.int64)], axis=1)
         needed = (self.rows, self.length + new)
@@ -251,21 +251,21 @@ class Generation:
             raise InputError(self._who, why, "pass texts of one length, without padding")
         return np.ascontiguousarray(mask, dtype=np.int64)
 
-    def _check_length(self, mask: Array, positions: Array | None) -> None:
+    def _check_length(self, mask: NDArray, positions: NDArray | None) -> None:
         """Reject positions that the model does not have."""
         longest = self._decoder.longest
         if longest is None or mask.shape[1] <= longest:
             return
         self._decoder.check_positions(int(positions.max()) + 1 if positions is not None else int(mask.sum(1).max()))
 
-    def _positions(self, mask: Array, new: int, positions: Array | Positions) -> Array:
+    def _positions(self, mask: NDArray, new: int, positions: NDArray | Positions) -> NDArray:
         assert self._decoder.positions is not None
         if isinstance(positions, str):
             positions = self._own_positions(mask, new, positions)
         axes = map(int, self._decoder.positions.shape[:-2])
         return np.array(np.broadcast_to(positions, (*axes, len(mask), new)), dtype=np.int64, order="C")
 
-    def _own_positions(self, mask: Array, new: int, positions: Positions) -> Array:
+    def _own_positions(self, mask: NDArray, new: int, positions: Positions) -> NDArray:
         assert self._decoder.positions is not None
         if positions == "counts":
             return counted(mask, new)
@@ -310,7 +310,7 @@ class Generation:
         self._state.close()
 
 
-def counted(mask: Array, new: int, at_padding: int = 0) -> Array:
+def counted(mask: NDArray, new: int, at_padding: int = 0) -> NDArray:
     """Return the number of tokens before each of the last `new` positions; `at_padding` where there is padding.
 
     >>> counted(np.array([[0, 1, 1, 1]]), 2)

@@ -10,9 +10,8 @@ import numpy as np
 
 from optimum_core.generation.decoder_session import Context, Decoder, Infer
 from optimum_core.types import Session
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +23,8 @@ class Encoded:
         mask: int64 [rows, places], 1 where a place holds something; None: all do.
     """
 
-    hidden: Array
-    mask: Array | None = None
+    hidden: NDArray
+    mask: NDArray | None = None
 
     def selected(self, rows: Sequence[int]) -> Encoded:
         """Return these rows of it."""
@@ -112,13 +111,13 @@ def _row_key(inputs: Mapping[str, Any], row: int) -> tuple[object, ...]:
     return tuple((name, array.shape[1:], np.ascontiguousarray(array[row]).tobytes()) for name, array in inputs.items())
 
 
-def _mask_of(encoded: Encoded) -> Array:
+def _mask_of(encoded: Encoded) -> NDArray:
     if encoded.mask is None:
         return np.ones(encoded.hidden.shape[:2], np.int64)
     return np.ascontiguousarray(encoded.mask, dtype=np.int64)
 
 
-def _origins(encoded: Encoded) -> Array:
+def _origins(encoded: Encoded) -> NDArray:
     """Return for each row the first of those that equal it and stand together."""
     found = np.arange(len(encoded.hidden))
     for row in range(1, len(found)):

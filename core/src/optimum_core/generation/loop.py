@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
 
 import numpy as np
 
@@ -11,18 +10,17 @@ from optimum_core.errors import InputError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.sampling import allowed, chooser, needs_history
 from optimum_core.generation.settings import Settings
-
-Array = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
 
 
 def next_tokens(
     decoder: Decoder,
-    ids: Array,
+    ids: NDArray,
     settings: Settings,
-    mask: Array | None = None,
-    ended: Array | None = None,
-    note: Callable[[Array, Array], None] | None = None,
-) -> Generator[Array, None, None]:
+    mask: NDArray | None = None,
+    ended: NDArray | None = None,
+    note: Callable[[NDArray, NDArray], None] | None = None,
+) -> Generator[NDArray, None, None]:
     """Yield the next token of every row [rows], until all rows have ended or `max_new_tokens` have come.
 
     An ended row goes on with the padding id, as in transformers. The state is freed when the iterator ends or is

@@ -7,16 +7,13 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
-import numpy as np
-
 from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder, Infer
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Artifact, Session, SessionRequest, StatefulSession, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import AUDIO, CROSS, DECODER, ENCODER, IDS, IDS_MASK, MERGE, VISION
-
-Array = np.ndarray[Any, Any]
 
 
 def text_inputs(names: Collection[str]) -> tuple[str, str]:
@@ -52,7 +49,7 @@ class GenerativeSession:
         finally:
             generation.close()
 
-    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, Array, Array | None]:
+    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, NDArray, NDArray | None]:
         """Return the decoder that goes on from inputs of a call, its first tokens, and their mask."""
         return self.decoder, inputs["input_ids"], inputs.get("attention_mask")
 
@@ -84,11 +81,11 @@ class EncoderDecoderSession(GenerativeSession):
             generation.close()
         return self.outputs_of(logits, encoded.hidden)
 
-    def outputs_of(self, logits: Array, hidden: Array) -> dict[str, Array]:
+    def outputs_of(self, logits: NDArray, hidden: NDArray) -> dict[str, NDArray]:
         """Return the outputs of the original's call: beside logits, each is the encoder's output."""
         return {spec.name: logits if spec.name == "logits" else hidden for spec in self.outputs}
 
-    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, Array, Array | None]:
+    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, NDArray, NDArray | None]:
         """Return the decoder behind the encoder's output, and the first of the decoder's tokens."""
         return self.parts.after(inputs), inputs[self.ids][:, :1], None
 
@@ -160,7 +157,7 @@ class MergedSession(GenerativeSession):
         """Return the outputs of the original's call."""
         return self.merge.run(self.behind, inputs)
 
-    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, Array, Array | None]:
+    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, NDArray, NDArray | None]:
         """Return the decoder behind pictures, the tokens of the prompt, and their mask."""
         further = {name: array for name, array in inputs.items() if name not in ("input_ids", "attention_mask")}
         return self.behind.behind(further), inputs["input_ids"], inputs.get("attention_mask")

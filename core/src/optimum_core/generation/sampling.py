@@ -13,10 +13,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from optimum_core.generation.settings import Settings
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: From the ids so far [rows, length] and the scores [rows, vocabulary] to the next ids [rows].
-Choose = Callable[[Array, Array], Array]
+Choose = Callable[[NDArray, NDArray], NDArray]
 
 #: Temperatures below are taken for it, and those above its inverse for that: 32 bits hold neither them nor the scores.
 _COLDEST = 1e-30
@@ -27,18 +27,18 @@ def chooser(settings: Settings) -> Choose:
     penalty = settings.repetition_penalty or 1.0
     rng = np.random.default_rng(settings.seed)
 
-    def choose(ids: Array, scores: Array) -> Array:
+    def choose(ids: NDArray, scores: NDArray) -> NDArray:
         if penalty != 1.0:
             scores = penalized(ids, scores, penalty)
         if not settings.do_sample:
-            likeliest: Array = scores.argmax(-1)
+            likeliest: NDArray = scores.argmax(-1)
             return likeliest
         return drawn(shaped(scores, settings), rng)
 
     return choose
 
 
-def allowed(scores: Array, settings: Settings, number: int, length: int, ids: Array) -> Array:
+def allowed(scores: NDArray, settings: Settings, number: int, length: int, ids: NDArray) -> NDArray:
     """Return scores in which tokens that may not come now are minus infinity.
 
     Args:
@@ -74,7 +74,7 @@ def needs_history(settings: Settings) -> bool:
     return repeats or bool(settings.bad_words_ids)
 
 
-def _barred(ids: Array, settings: Settings) -> Iterator[tuple[Array, Any]]:
+def _barred(ids: NDArray, settings: Settings) -> Iterator[tuple[NDArray, Any]]:
     """Yield rows, and the tokens that may not come in them after these ids.
 
     Padding counts as a token, as it does in transformers.
@@ -91,7 +91,7 @@ def _barred(ids: Array, settings: Settings) -> Iterator[tuple[Array, Any]]:
         yield (ids[:, ids.shape[1] - len(before) :] == np.array(before, ids.dtype)).all(-1).nonzero()[0], token
 
 
-def penalized(ids: Array, scores: Array, penalty: float) -> Array:
+def penalized(ids: NDArray, scores: NDArray, penalty: float) -> NDArray:
     """Return scores in which tokens that have occurred are less likely (Keskar et al., CTRL, arXiv:1909.05858)."""
     found = np.take_along_axis(scores, ids, axis=1)
     changed = scores.copy()
@@ -99,7 +99,7 @@ def penalized(ids: Array, scores: Array, penalty: float) -> Array:
     return changed
 
 
-def shaped(scores: Array, settings: Settings) -> Array:
+def shaped(scores: NDArray, settings: Settings) -> NDArray:
     """Return scores after temperature, top-k, top-p and min-p; what cannot be drawn is minus infinity."""
     scores = scores.astype(np.float32) / np.float32(np.clip(settings.temperature or 1.0, _COLDEST, 1 / _COLDEST))
     if settings.top_k:
@@ -120,16 +120,16 @@ def shaped(scores: Array, settings: Settings) -> Array:
     return scores
 
 
-def drawn(scores: Array, rng: np.random.Generator) -> Array:
+def drawn(scores: NDArray, rng: np.random.Generator) -> NDArray:
     """Return one token for each row, drawn by the softmax of its scores."""
     bounds = softmax(scores).astype(np.float64).cumsum(-1)
     points = rng.random((len(scores), 1)) * bounds[:, -1:]
-    found: Array = (bounds <= points).sum(-1)
+    found: NDArray = (bounds <= points).sum(-1)
     return found
 
 
-def softmax(scores: Array) -> Array:
+def softmax(scores: NDArray) -> NDArray:
     """Return the softmax along the last axis."""
     shares = np.exp(scores - scores.max(-1, keepdims=True))
-    made: Array = shares / shares.sum(-1, keepdims=True)
+    made: NDArray = shares / shares.sum(-1, keepdims=True)
     return made

@@ -10,8 +10,8 @@ import numpy as np
 
 from optimum_core.errors import OptionError
 from optimum_core.types import ScoredPiece, ScoredToken
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _INCOMPLETE = "\ufffd"
 
@@ -36,11 +36,11 @@ class Scoring:
 
     def __init__(self, tokenizer: Any, count: int) -> None:
         self._tokenizer, self._count = tokenizer, count
-        self._logs: Array = np.zeros((0, 0))
-        self._tokens: Array = np.zeros(0, np.int64)
-        self._tops: Array = np.zeros((0, 0), np.int64)
+        self._logs: NDArray = np.zeros((0, 0))
+        self._tokens: NDArray = np.zeros(0, np.int64)
+        self._tops: NDArray = np.zeros((0, 0), np.int64)
 
-    def note(self, scores: Array, tokens: Array) -> None:
+    def note(self, scores: NDArray, tokens: NDArray) -> None:
         """Take the scores of a step [rows, vocabulary] and the tokens that were chosen [rows]."""
         self._logs, self._tokens = log_softmax(scores), tokens
         self._tops = likeliest(self._logs, self._count)
@@ -56,22 +56,22 @@ class Scoring:
         return ScoredToken(token=token, data=token_bytes(self._tokenizer, token), logprob=logprob)
 
 
-def log_softmax(scores: Array) -> Array:
+def log_softmax(scores: NDArray) -> NDArray:
     """Return the logarithm of the softmax along the last axis, in 64 bits."""
     scores = scores.astype(np.float64)
     scores -= scores.max(-1, keepdims=True)
-    made: Array = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    made: NDArray = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
     return made
 
 
-def likeliest(scores: Array, count: int) -> Array:
+def likeliest(scores: NDArray, count: int) -> NDArray:
     """Return the indices of the greatest scores of each row, the greatest first; of equal ones, the lower id."""
     count = min(count, scores.shape[-1])
     if not count:
         return np.zeros((len(scores), 0), np.int64)
     found = np.sort(np.argpartition(-scores, count - 1, axis=-1)[:, :count])
     order = np.argsort(-np.take_along_axis(scores, found, axis=-1), axis=-1, kind="stable")
-    made: Array = np.take_along_axis(found, order, axis=-1)
+    made: NDArray = np.take_along_axis(found, order, axis=-1)
     return made
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from optimum_core.errors import InputError, OptionError
 from optimum_core.generation.unsupported import INERT, NEUTRAL, check_unsupported
 from optimum_core.options import allowed
-
-Array = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
 
 #: New tokens where neither the call nor the model states a number; transformers has 20.
 DEFAULT_NEW = 20
@@ -94,7 +93,7 @@ class Settings:
         new = longest - length
         return replace(self, max_new_tokens=new, max_length=None, positions=None, min_new_tokens=least)
 
-    def mask_of(self, ids: Array) -> Array | None:
+    def mask_of(self, ids: NDArray) -> NDArray | None:
         """Return the mask of a prompt that came without one, int64, as transformers takes it from the padding.
 
         >>> Settings(padding=0).mask_of(np.array([[0, 5, 7]]))
@@ -102,7 +101,7 @@ class Settings:
         """
         if self.padding is None or ids.ndim != 2 or ids.dtype.kind not in "iu" or not (ids == self.padding).any():
             return None
-        mask: Array = (ids != self.padding).astype(np.int64)
+        mask: NDArray = (ids != self.padding).astype(np.int64)
         return mask
 
 
@@ -169,7 +168,7 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def start_ids(settings: Settings, rows: int, who: str) -> Array:
+def start_ids(settings: Settings, rows: int, who: str) -> NDArray:
     """Return the first token of a decoder behind an encoder, int64 [rows, 1].
 
     Raises:

@@ -14,8 +14,8 @@ from optimum_core.generation.decoder_session import Decoder, Generation
 from optimum_core.generation.sampling import Choose, allowed, chooser, needs_history
 from optimum_core.generation.settings import Settings
 from optimum_core.types import ContinuousLimits, JoiningSession, Progress, Sampling
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: Bytes of a number in keys and values.
 _BYTES = 4
 #: New tokens of each row for which memory is free when a row joins. Most texts end long before the number of tokens
@@ -27,7 +27,7 @@ _AHEAD = 128
 class ScoredProgress(Progress):
     """The new token of one generation, with the model's scores [1, vocabulary] for it."""
 
-    scores: Array
+    scores: NDArray
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class _Row:
         """The positions that it takes after some more tokens, or at its end."""
         return min(self.length + self.settings.max_new_tokens, len(self.ids) + _AHEAD)
 
-    def take(self, scores: Array) -> ScoredProgress:
+    def take(self, scores: NDArray) -> ScoredProgress:
         """Choose the next token by its scores [1, vocabulary]."""
         number = len(self.ids) - self.length + 1
         # Many ids take longer to convert than the choice does.

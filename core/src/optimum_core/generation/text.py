@@ -19,13 +19,13 @@ from optimum_core.generation.scores import Scoring
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.packages import present
 from optimum_core.types import LastPiece, TokenIds
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: A text, a chat, or ids.
 Prompt = str | Chat | TokenIds
 Drives = Decoder | EncoderDecoder
 #: A decoder, its first tokens [rows, length], and their mask; None: all are tokens.
-Begun = tuple[Decoder, Array, Array | None]
+Begun = tuple[Decoder, NDArray, NDArray | None]
 _TOKENIZER = "tokenizer.json"
 _INCOMPLETE = "\ufffd"  # a character whose bytes have not all come yet
 
@@ -45,7 +45,7 @@ class TextCodec:
     template: str | None = None
     specials: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self, prompts: Sequence[Prompt], pad: int, *, right: bool = False) -> tuple[Array, Array]:
+    def encode(self, prompts: Sequence[Prompt], pad: int, *, right: bool = False) -> tuple[NDArray, NDArray]:
         """Return ids and mask [rows, length], padded on the left, or on the right as encoders need it.
 
         Raises:

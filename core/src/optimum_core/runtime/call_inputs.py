@@ -19,10 +19,9 @@ from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
 from optimum_core.runtime.gradients import detached
 from optimum_core.runtime.neutral_arguments import FURTHER, NEUTRAL, require_neutral
-from optimum_core.runtime.repeated_call import Repeated, SessionFunctions, never, repeated
+from optimum_core.runtime.repeated_call import Inputs, Repeated, SessionFunctions, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
-Arrays = dict[str, Any]
 #: Name, shape and type of each argument of a call, in its order, and what is left to do with such.
 Seen = tuple[list[Any] | None, Plan]
 
@@ -82,7 +81,7 @@ class InputChecker:
         self._last: Seen = None, NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Inputs, bool]:
         """Return the arrays to run on, by name, and whether torch tensors were passed.
 
         Raises:
@@ -92,9 +91,9 @@ class InputChecker:
         arrays, torch_in, _ = self.bind_call(self.named(args, kwargs) if args else kwargs)
         return arrays, torch_in
 
-    def bind_call(self, kwargs: dict[str, Any]) -> tuple[Arrays, bool, Seen]:
+    def bind_call(self, kwargs: dict[str, Any]) -> tuple[Inputs, bool, Seen]:
         """Return what `bind` does, and what was seen of the arguments, which other threads do not change."""
-        arrays: Arrays = {}
+        arrays: Inputs = {}
         torch_in = False
         seen: list[Any] = []
         specs, tensor = self._specs, self._tensor
@@ -134,7 +133,7 @@ class InputChecker:
             return never
         return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, functions, answerer)
 
-    def check(self, arrays: Arrays) -> None:
+    def check(self, arrays: Inputs) -> None:
         """Check a subset of the inputs as `bind` does; others may be missing.
 
         Raises:
@@ -175,7 +174,7 @@ class InputChecker:
             raise InputError(self._who, f"input {twice[0]!r} came twice, by position and by name", self._usage())
         return {**found, **kwargs}
 
-    def _apply(self, plan: Plan, arrays: Arrays) -> None:
+    def _apply(self, plan: Plan, arrays: Inputs) -> None:
         if plan.ordered:
             require_order(self._who, plan.ordered, arrays)
         for name, dtype in plan.casts:
@@ -198,7 +197,7 @@ class InputChecker:
         if plan.within:
             self._check_within(plan.within, arrays)
 
-    def _check_within(self, names: tuple[str, ...], arrays: Arrays) -> None:
+    def _check_within(self, names: tuple[str, ...], arrays: Inputs) -> None:
         for name in names:
             allowed = self._within[name]
             if (wrong := allowed.wrong(arrays[name])) is not None:
@@ -297,7 +296,7 @@ class InputChecker:
             why = f"input {name!r} is a tensor that numpy cannot hold ({value.dtype}): {error}"
             raise InputError(self._who, why, f"pass {name} as {self._signature(self._specs[name])}") from error
 
-    def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> Plan:
+    def _remember(self, seen: tuple[Any, ...], arrays: Inputs) -> Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
         missing = (spec for name, spec in self._specs.items() if name not in arrays)
@@ -309,7 +308,7 @@ class InputChecker:
         self._plans[seen] = plan
         return plan
 
-    def _planned(self, arrays: Arrays, lengths: dict[str, int]) -> Plan:
+    def _planned(self, arrays: Inputs, lengths: dict[str, int]) -> Plan:
         """Return the plan after checking names, shapes and types; add to `lengths` those of named axes.
 
         Raises:

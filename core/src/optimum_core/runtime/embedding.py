@@ -16,7 +16,8 @@ from optimum_core.runtime.call_outputs import Answer, tensor_of
 from optimum_core.runtime.items import check_rows, is_pair, listed_items, tokenized
 from optimum_core.runtime.mapping import progress_bar
 from optimum_core.runtime.streaming import Maps, streamed
-from optimum_core.runtime.vectors import Array, check_precision, normalized, quantized
+from optimum_core.runtime.vectors import check_precision, normalized, quantized
+from optimum_core.types.arrays import NDArray
 
 _VALUES = (SENTENCE, TOKENS, None)
 
@@ -158,13 +159,13 @@ def encode(model: TextModel, given: Any, request: EncodeRequest) -> Any:
     return _returned(vectors, request, single=is_single(given))
 
 
-def _finished(vectors: Array, request: EncodeRequest, who: str) -> Array:
+def _finished(vectors: NDArray, request: EncodeRequest, who: str) -> NDArray:
     vectors = vectors[:, : request.truncate_dim] if request.truncate_dim is not None else vectors
     vectors = normalized(vectors) if request.normalize else vectors
     return quantized(np.ascontiguousarray(vectors), request.precision, who)
 
 
-def _returned(vectors: Array, request: EncodeRequest, *, single: bool) -> Any:
+def _returned(vectors: NDArray, request: EncodeRequest, *, single: bool) -> Any:
     """Return the vectors in the form asked for; for no text an array of one axis, as sentence-transformers does."""
     if not len(vectors):
         vectors = np.zeros(0, vectors.dtype)

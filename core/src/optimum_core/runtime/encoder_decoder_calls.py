@@ -14,8 +14,8 @@ from optimum_core.generation.model_session import text_inputs
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 _CONTINUES = ("past_key_values", "encoder_outputs", "decoder_position_ids")
 
 
@@ -81,7 +81,7 @@ class EncoderDecoderCalls:
         first, *others = answer.items()
         return type(answer)(**dict([first, ("past_key_values", cache), *others]))
 
-    def _started(self, arrays: dict[str, Any], settings: Settings, start: Any) -> tuple[Decoder, Array]:
+    def _started(self, arrays: dict[str, Any], settings: Settings, start: Any) -> tuple[Decoder, NDArray]:
         """Return the decoder behind inputs of the encoder, and its first tokens.
 
         Args:

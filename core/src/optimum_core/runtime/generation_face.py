@@ -26,9 +26,9 @@ from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.merged_calls import MergedCalls, is_chats
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import IDS
 
-Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "cache_params", "use_cache", "logits_to_keep", "cache_position")
 #: The cache in an answer, by whether the original's class has the name of models without attention for it.
 _CACHES = ("past_key_values", "cache_params")
@@ -307,7 +307,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         texts = generate_texts(drives, self._codec, prompts, settings, stops)
         return texts[0] if is_one else texts
 
-    def _check_ids(self, ids: Array, name: str = "input_ids") -> None:
+    def _check_ids(self, ids: NDArray, name: str = "input_ids") -> None:
         """Reject ids that the model does not have.
 
         Raises:
@@ -316,7 +316,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if ids.size:
             self._checker.check({name: np.asarray(ids)})
 
-    def _checked_mask(self, mask: Any) -> Array | None:
+    def _checked_mask(self, mask: Any) -> NDArray | None:
         """Return a mask as int64.
 
         Raises:
@@ -364,7 +364,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         return tuple(answer.values()) if as_tuple else answer
 
 
-def _kept(wanted: Any, new: int) -> Array:
+def _kept(wanted: Any, new: int) -> NDArray:
     """Return the positions of which logits are wanted: the last ones by number, those stated, or all."""
     if wanted is None or (np.ndim(wanted) == 0 and int(wanted) == 0):
         return np.arange(new)

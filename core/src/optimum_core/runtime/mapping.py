@@ -16,9 +16,9 @@ from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.tensors import is_batch
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 _PADDED_AXIS = "sequence"
 #: Tokens of a call beyond which more of them make it no more efficient, and the least share of an item in its row: in
 #: 200 sentences of mixed length, 32 in a batch, padding falls from 42 to 12 percent of the tokens.

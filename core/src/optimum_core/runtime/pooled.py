@@ -27,7 +27,8 @@ from optimum_core.models.sources.sentences.behind import (
 from optimum_core.models.sources.sentences.module_settings import ORIGINAL
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.runtime.mapping import Mapper
-from optimum_core.runtime.vectors import Array, normalized, widened
+from optimum_core.runtime.vectors import normalized, widened
+from optimum_core.types.arrays import NDArray
 
 HIDDEN_STATE = "last_hidden_state"
 _IDS, _PADDED_AXIS = "input_ids", "sequence"
@@ -39,13 +40,13 @@ _BATCHES = 4
 _SUMS = frozenset({"mean", "mean_sqrt_len_tokens", "weightedmean"})
 
 
-def _weighted_mean(tokens: Array) -> Array:
+def _weighted_mean(tokens: NDArray) -> NDArray:
     weights = np.arange(1, 1 + len(tokens), dtype=tokens.dtype)
     return np.asarray(weights @ tokens / weights.sum())
 
 
 #: Each takes the token vectors of one text.
-_MODES: Mapping[str, Callable[[Array], Array]] = {
+_MODES: Mapping[str, Callable[[NDArray], NDArray]] = {
     "cls": lambda tokens: tokens[0],
     "max": lambda tokens: tokens.max(axis=0),
     "mean": lambda tokens: tokens.mean(axis=0),
@@ -98,7 +99,7 @@ def width_of(behind: ModulesBehind, manifest: Manifest) -> int | None:
     return int(applied(behind, np.zeros((1, sizes[0]), np.float32))[SENTENCE].shape[-1])
 
 
-def applied(behind: ModulesBehind, tokens: Array) -> dict[str, Array]:
+def applied(behind: ModulesBehind, tokens: NDArray) -> dict[str, NDArray]:
     """Return what the modules make of the token vectors of one text [tokens, width], by name.
 
     Raises:
@@ -118,7 +119,7 @@ def _places(module: Module) -> tuple[str, str]:
     return (SENTENCE, SENTENCE) if isinstance(module, LayerNormalization) else (module.taken, module.given)
 
 
-def _given(module: Module, values: Array) -> Array:
+def _given(module: Module, values: NDArray) -> NDArray:
     if isinstance(module, TokenPooling):
         return _pooled(module.modes, values)
     if isinstance(module, DenseLayer):
@@ -129,7 +130,7 @@ def _given(module: Module, values: Array) -> Array:
     return normalized(values)
 
 
-def _dense(layer: DenseLayer, values: Array) -> Array:
+def _dense(layer: DenseLayer, values: NDArray) -> NDArray:
     made = values @ layer.weight.T
     made = layer.activation(made if layer.bias is None else made + layer.bias)
     if not layer.is_residual:
@@ -137,7 +138,7 @@ def _dense(layer: DenseLayer, values: Array) -> Array:
     return np.asarray(made + (values if layer.residual is None else values @ layer.residual.T))
 
 
-def _pooled(modes: Sequence[str], tokens: Array) -> Array:
+def _pooled(modes: Sequence[str], tokens: NDArray) -> NDArray:
     if len(tokens):
         return np.concatenate([_MODES[mode](tokens) for mode in modes]).astype(tokens.dtype, copy=False)
     if _SUMS.issuperset(modes):
@@ -163,8 +164,8 @@ class PooledMapper:
 
     def map(self, items: Sequence[Item], batch_size: int, advance: Callable[[int], None]) -> Answer:
         """Run all items, as `Mapper.map`."""
-        tokens: list[Array] = []
-        vectors: list[Array] = []
+        tokens: list[NDArray] = []
+        vectors: list[NDArray] = []
         for start in range(0, len(items), step := _BATCHES * batch_size):
             rows = self._mapper.map(items[start : start + step], batch_size, advance)[HIDDEN_STATE]
             for row in rows:

@@ -14,7 +14,7 @@ from optimum_core.packages import present
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import TextModel
 from optimum_core.runtime.items import check_rows, is_pair, listed_items
-from optimum_core.runtime.vectors import Array
+from optimum_core.types.arrays import NDArray
 
 LOGITS = "logits"
 
@@ -73,7 +73,7 @@ def _is_pair(given: Any) -> bool:
     return is_pair(given.tolist() if hasattr(given, "tolist") else given)
 
 
-def _activated(logits: Array, activation: Any, who: str) -> Array:
+def _activated(logits: NDArray, activation: Any, who: str) -> NDArray:
     if activation is None:
         return sigmoid(logits) if logits.shape[-1] == 1 else logits
     if callable(activation):
@@ -91,7 +91,7 @@ def _activated(logits: Array, activation: Any, who: str) -> Array:
     raise InputError(who, why, "pass it: activation_fn=")
 
 
-def _called(function: Callable[[Any], Any], logits: Array) -> Array:
+def _called(function: Callable[[Any], Any], logits: NDArray) -> NDArray:
     """Return what a user's function gives: one of torch takes tensors."""
     found = function(tensor_of(logits) if present("torch") else logits)
     return np.asarray(found.detach().cpu().numpy() if hasattr(found, "detach") else found)
@@ -108,7 +108,7 @@ def documents_of(given: Any, top_k: int | None, who: str) -> list[Any]:
     return _many(given, who, "documents")
 
 
-def ranked(found: Array, documents: Sequence[str] | None, top_k: int | None, who: str) -> list[dict[str, Any]]:
+def ranked(found: NDArray, documents: Sequence[str] | None, top_k: int | None, who: str) -> list[dict[str, Any]]:
     """Return places and scores, the highest score first, with the documents where they are given.
 
     Raises:

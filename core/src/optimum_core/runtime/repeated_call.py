@@ -19,7 +19,8 @@ import numpy as np
 from optimum_core.plugins import Direct
 from optimum_core.runtime.call_outputs import Answerer
 
-Arrays = dict[str, Any]
+#: By name, arrays of numpy, or tensors of torch for a session that takes these.
+Inputs = dict[str, Any]
 #: From a call's arguments by name to its answer, or None where the whole path has to be taken.
 Repeated = Callable[[dict[str, Any]], Any]
 
@@ -36,13 +37,13 @@ class SessionFunctions:
 
     __slots__ = ("_lock", "direct", "is_compared", "whole")
 
-    def __init__(self, whole: Callable[[Arrays], Mapping[str, Any]], direct: Direct | None = None) -> None:
+    def __init__(self, whole: Callable[[Inputs], Mapping[str, Any]], direct: Direct | None = None) -> None:
         self.whole = whole
         self.direct = direct
         self.is_compared = False
         self._lock = threading.Lock()
 
-    def compared(self, arrays: Arrays, names: tuple[str, ...]) -> Mapping[str, Any]:
+    def compared(self, arrays: Inputs, names: tuple[str, ...]) -> Mapping[str, Any]:
         """Return what the hook gives, after comparing what the session's own function gives with it.
 
         Args:
@@ -133,7 +134,7 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     def call(arguments: dict[str, Any]) -> Any:  # noqa: C901
         if len(arguments) != count:
             return None
-        arrays: Arrays = {} if as_torch else arguments
+        arrays: Inputs = {} if as_torch else arguments
         try:
             for name, shape, dtype, unpack, greatest in wanted:
                 value = arguments[name]

@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: The least norm that a vector is divided by, as in `torch.nn.functional.normalize`, and by cosine similarity.
 _LEAST = 1e-12
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
-def widened(vectors: Array) -> Array:
+def widened(vectors: NDArray) -> NDArray:
     """Return vectors of 16 bits in 32, since squares and sums leave their range; others as they are."""
     return vectors.astype(np.promote_types(vectors.dtype, np.float32), copy=False)
 
 
-def normalized(vectors: Array) -> Array:
+def normalized(vectors: NDArray) -> NDArray:
     """Return vectors of length 1; a vector of zeros stays one."""
     wide = widened(vectors)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     return np.asarray(wide / np.maximum(norms, _LEAST), dtype=vectors.dtype)
 
 
-def quantized(vectors: Array, precision: str, who: str) -> Array:
+def quantized(vectors: NDArray, precision: str, who: str) -> NDArray:
     """Return embeddings [items, dimensions] in fewer bits.
 
     Args:
@@ -59,23 +59,23 @@ def check_precision(precision: Any, who: str) -> None:
         raise InputError(who, f"precision {precision!r} is unknown", f"pass one of {', '.join(PRECISIONS)}")
 
 
-def _dot(a: Array, b: Array) -> Array:
+def _dot(a: NDArray, b: NDArray) -> NDArray:
     return np.asarray(a @ b.T)
 
 
-def _cosine(a: Array, b: Array) -> Array:
+def _cosine(a: NDArray, b: NDArray) -> NDArray:
     return _dot(normalized(a), normalized(b))
 
 
-def _euclidean(a: Array, b: Array) -> Array:
+def _euclidean(a: NDArray, b: NDArray) -> NDArray:
     return np.stack([-np.linalg.norm(row - b, axis=-1) for row in a]) if len(a) else np.zeros((0, len(b)), a.dtype)
 
 
-def _manhattan(a: Array, b: Array) -> Array:
+def _manhattan(a: NDArray, b: NDArray) -> NDArray:
     return np.stack([-np.abs(row - b).sum(axis=-1) for row in a]) if len(a) else np.zeros((0, len(b)), a.dtype)
 
 
-SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
+SIMILARITIES: Mapping[str, Callable[[NDArray, NDArray], NDArray]] = {
     "cosine": _cosine,
     "dot": _dot,
     "euclidean": _euclidean,
@@ -83,7 +83,7 @@ SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def similarity(name: str, a: Any, b: Any, who: str) -> Array:
+def similarity(name: str, a: Any, b: Any, who: str) -> NDArray:
     """Return the similarity of every vector of `a` [n, dimensions] and every one of `b` [m, dimensions], [n, m]; a
     distance is negative.
 
@@ -100,7 +100,7 @@ def similarity(name: str, a: Any, b: Any, who: str) -> Array:
     return SIMILARITIES[name](first, second)
 
 
-def pairwise(name: str, a: Any, b: Any, who: str) -> Array:
+def pairwise(name: str, a: Any, b: Any, who: str) -> NDArray:
     """Return the similarity of each vector of `a` and the one of `b` at its place, [n]."""
     first, second = as_matrix(a), as_matrix(b)
     if first.shape != second.shape:
@@ -109,7 +109,7 @@ def pairwise(name: str, a: Any, b: Any, who: str) -> Array:
     return np.asarray(found, dtype=first.dtype)
 
 
-def as_matrix(vectors: Any) -> Array:
+def as_matrix(vectors: Any) -> NDArray:
     """Return one vector or many, as arrays or tensors, as floats [n, dimensions] of 32 bits or more."""
     if isinstance(vectors, list | tuple):
         vectors = [np.asarray(_on_host(vector)) for vector in vectors]

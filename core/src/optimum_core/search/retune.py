@@ -26,7 +26,7 @@ from optimum_core.measure.workload import (
     tuned_for,
     workload,
 )
-from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.plan import AUTO, DOUBLE, FLOATS, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate
@@ -34,6 +34,7 @@ from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, failing, precision_held
 from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.quantization import Scheme
 from optimum_core.types.requests import concurrent
 from optimum_core.types.state import ENCODER, MERGE

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.testing.kinds import sharpened, tiny_module
+from optimum_core.types.arrays import Arrays
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
 

@@ -10,13 +10,14 @@ from typing import Any
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.exporting.requests import export_of
-from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.testing import decoders
 from optimum_core.testing.kinds import tiny_module
 from optimum_core.types import Artifact, ExportRequest, Fidelity, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.verify import ReferenceCase, Run, verify
 from optimum_core.verify.reference import reference_cases
 

@@ -15,17 +15,16 @@ from optimum_core.models.inputs.samples import ORDINARY, Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.signatures.value_limits import drawn_within
 from optimum_core.types import TensorSpec
-from optimum_core.verify.comparison import Arrays, ReferenceCase
+from optimum_core.types.arrays import ArrayMapping
+from optimum_core.verify.comparison import ReferenceCase
 
 log = logging.getLogger(__name__)
 
 ALL_VALUES = "whole numbers within their bounds"
 
-Values = np.ndarray[Any, Any]
-
 
 def bound_cases(
-    module: Any, signature: ModelSignature, answered: Callable[[str, Arrays], ReferenceCase]
+    module: Any, signature: ModelSignature, answered: Callable[[str, ArrayMapping], ReferenceCase]
 ) -> Iterator[ReferenceCase]:
     """Yield the case, where an input has bounds and other cases hold few of the values between them.
 

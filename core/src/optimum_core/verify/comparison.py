@@ -16,10 +16,10 @@ from optimum_core import error_scales
 from optimum_core.artifact import Structure
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.meaningful_positions import meaningful
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 #: Runs a model once, from inputs to outputs by name.
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -95,8 +95,8 @@ class ReferenceCase:
     """
 
     name: str
-    inputs: Arrays
-    outputs: Arrays
+    inputs: ArrayMapping
+    outputs: ArrayMapping
     varied: frozenset[str]
     valid: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     empty: np.ndarray[Any, Any] | None = None
@@ -113,7 +113,7 @@ class ReferenceCase:
 
 
 #: Makes the case of a call by its name, its inputs, and the eager model's outputs.
-MakeCase = Callable[[str, Arrays, Arrays], ReferenceCase]
+MakeCase = Callable[[str, ArrayMapping, ArrayMapping], ReferenceCase]
 
 
 def verify(
@@ -157,7 +157,7 @@ class _Lifetimes:
     def noting(self, run: Run, case: ReferenceCase) -> Run:
         """Return the candidate, whose outputs are kept."""
 
-        def noted(inputs: Arrays) -> Mapping[str, Any]:
+        def noted(inputs: ArrayMapping) -> Mapping[str, Any]:
             answer = run(inputs)
             for name, value in answer.items():
                 if isinstance(value, np.ndarray) and value.nbytes <= self._room:
@@ -220,7 +220,7 @@ def _compare_case(
         yield result if rows is None or result.passed else _beside_sensitive(result, rows, spec, (want, have), allowed)
 
 
-def _written(given: Arrays, case: ReferenceCase) -> str:
+def _written(given: ArrayMapping, case: ReferenceCase) -> str:
     """Return that a call has changed an input that eager leaves as it is; "" where it has not."""
     names = (name for name in given.keys() - case.written if given[name].tobytes() != case.inputs[name].tobytes())
     return next((f"it writes into its input {name!r}, which eager leaves as it is" for name in names), "")
@@ -243,7 +243,7 @@ def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
     return TOLERANCES["fp32"] if is_double and want.dtype in (np.float32, np.float16) else tolerance
 
 
-def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+def sensitive_outputs(case: ReferenceCase, otherwise: ArrayMapping) -> dict[str, np.ndarray[Any, Any]]:
     """Return, by output of a case that rounding, or the order among equal values, alone changes, where it does.
 
     Args:

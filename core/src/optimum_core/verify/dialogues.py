@@ -29,10 +29,10 @@ from optimum_core.models.references.whole_texts import (
 )
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import CaseResult, Fidelity
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify.comparison import compare, failed, tolerance_of
 from optimum_core.verify.divergence import Divergence
 
-Array = np.ndarray[Any, Any]
 Drives = Decoder | EncoderDecoder | EncodedOnce
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ class Turn:
     """
 
     kind: Literal["feed", "crop", "reorder", "fork"]
-    ids: Array | None = None
-    mask: Array | None = None
-    want: Array | None = None
-    valid: Array | None = None
+    ids: NDArray | None = None
+    mask: NDArray | None = None
+    want: NDArray | None = None
+    valid: NDArray | None = None
     length: int = 0
     rows: tuple[int, ...] = ()
     copy: bool = False
@@ -77,7 +77,7 @@ class Dialogue:
     name: str
     rows: int
     turns: tuple[Turn, ...]
-    before: Mapping[str, Array] | None = None
+    before: Mapping[str, NDArray] | None = None
 
 
 class _Script:
@@ -112,7 +112,7 @@ class _Script:
             self.ids, self.mask = whole, seen
         return self
 
-    def _answer(self, whole: Array, seen: Array, new: int, *, copy: bool) -> Array:
+    def _answer(self, whole: NDArray, seen: NDArray, new: int, *, copy: bool) -> NDArray:
         own = self._other if copy else self._own
         if own is not None:
             return own.feed(whole[:, -new:], seen, "counts")
@@ -233,7 +233,7 @@ def _greedy(module: Any, signature: ModelSignature, eager: EncodedOnce | None) -
         log.info("its decoder reads padding in its cache as tokens: eager's greedy text has none")
         mask[:] = 1
     turns, end = list[Turn](), time.perf_counter() + PATIENCE
-    given: Array | None = mask
+    given: NDArray | None = mask
     size = int(described.outputs[0].shape[-1])
     most = min(GREEDY, _MOST_SCORES // (3 * size), (signature.longest_text or GREEDY + 8) - 8)
     while len(turns) < most and (len(turns) < 4 or time.perf_counter() < end):
@@ -249,7 +249,7 @@ def _greedy(module: Any, signature: ModelSignature, eager: EncodedOnce | None) -
     return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns), before=before)
 
 
-def _remembers_padding(decoder: Decoder, texts: WholeTexts, ids: Array, mask: Array) -> bool:
+def _remembers_padding(decoder: Decoder, texts: WholeTexts, ids: NDArray, mask: NDArray) -> bool:
     """Whether eager leaves out the padding in its own cache when it answers to one token more, as it does when it
     answers to the whole text: LED does not."""
     generation = decoder.begin(len(ids))
@@ -297,7 +297,7 @@ def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:
     first = dialogue.turns[0].ids
     assert first is not None
     shapes = {"input_ids": first.shape}
-    wanted, given, note = list[Array](), list[Array](), ""
+    wanted, given, note = list[NDArray](), list[NDArray](), ""
     try:
         for turn, answer in play(drives, dialogue):
             if answer is None:
@@ -323,7 +323,7 @@ def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:
     return replace(whole, problem=whole.problem + place)
 
 
-def play(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, Array | None]]:
+def play(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, NDArray | None]]:
     """Yield every turn with the candidate's answer; the state has no answer to those that do not feed."""
     decoder = drives if isinstance(drives, Decoder) else drives.after(dialogue.before or {})
     generations: list[Generation] = [decoder.begin(dialogue.rows)]

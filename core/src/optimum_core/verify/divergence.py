@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
+
 #: Numbers of scores that are compared at a time.
 _CHUNK = 4_000_000
 
@@ -30,13 +30,13 @@ class Divergence:
     _have: float = 0.0
     _product: float = 0.0
 
-    def add(self, want: Array, have: Array) -> None:
+    def add(self, want: NDArray, have: NDArray) -> None:
         """Compare scores [tokens, vocabulary] with eager's."""
         step = max(1, _CHUNK // want.shape[-1])
         for start in range(0, len(want), step):
             self._add(want[start : start + step], np.asarray(have[start : start + step]))
 
-    def _add(self, want: Array, have: Array) -> None:
+    def _add(self, want: NDArray, have: NDArray) -> None:
         known = np.isfinite(want)
         self.finite = self.finite and bool(np.isfinite(have[known]).all())
         picked = np.take_along_axis(want, have.argmax(-1)[:, None], axis=-1)[:, 0]
@@ -72,9 +72,9 @@ class Divergence:
         return self._divergence / max(self.tokens, 1) if self.finite else float("inf")
 
 
-def log_shares(scores: Array) -> Array:
+def log_shares(scores: NDArray) -> NDArray:
     """Return the logarithm of the softmax along the last axis."""
     shifted = scores - scores.max(-1, keepdims=True)
     with np.errstate(divide="ignore"):
-        made: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        made: NDArray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return made

@@ -25,7 +25,8 @@ from optimum_core.models.signatures.edge_values import (
     rows_without,
 )
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, MakeCase, ReferenceCase, sensitive_outputs
+from optimum_core.types.arrays import ArrayMapping
+from optimum_core.verify.comparison import MakeCase, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class _Call:
     """
 
     name: str
-    inputs: Arrays
+    inputs: ArrayMapping
     numbers: bool = False
 
 

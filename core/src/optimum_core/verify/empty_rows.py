@@ -12,8 +12,9 @@ from optimum_core.models.inputs.layouts import InputLayout
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.types.tensors import made_of
-from optimum_core.verify.comparison import Arrays, ReferenceCase
+from optimum_core.verify.comparison import ReferenceCase
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class _Row:
 
 
 def empty_row_cases(
-    signature: ModelSignature, answered: Callable[[str, Arrays], ReferenceCase]
+    signature: ModelSignature, answered: Callable[[str, ArrayMapping], ReferenceCase]
 ) -> Iterator[ReferenceCase]:
     """Yield batches whose last row is masked as a whole, if the eager model gives finite outputs for it: texts first,
     those of encoder and decoder together and alone, then sounds and pictures, which it may refuse where it takes such
@@ -67,7 +68,7 @@ def _rows(signature: ModelSignature, masks: list[InputLayout]) -> Iterator[_Row]
 
 
 def _case(
-    signature: ModelSignature, row: _Row, answered: Callable[[str, Arrays], ReferenceCase]
+    signature: ModelSignature, row: _Row, answered: Callable[[str, ArrayMapping], ReferenceCase]
 ) -> ReferenceCase | None:
     layout = signature.layout
     inputs = {key: array.copy() for key, array in signature.draw(Case(name=row.name, seed=99)).items()}

@@ -25,7 +25,8 @@ from optimum_core.models.signatures.large_values import (
     wide_float_inputs,
 )
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, MakeCase, ReferenceCase, sensitive_outputs
+from optimum_core.types.arrays import ArrayMapping
+from optimum_core.verify.comparison import MakeCase, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _refused_cases(module: Any, signature: ModelSignature, make_case: MakeCase) 
             yield replace(make_case(f"{words}, {REFUSED}", inputs, {}), large=True, refused=True)
 
 
-def _answered(module: Any, name: str, inputs: Arrays, make_case: MakeCase) -> ReferenceCase | None:
+def _answered(module: Any, name: str, inputs: ArrayMapping, make_case: MakeCase) -> ReferenceCase | None:
     """Return the case of a call, with those outputs that are finite numbers; None: the eager model refuses it, or none
     is."""
     try:

@@ -18,20 +18,10 @@ from optimum_core.errors import OptimumError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.models.references.eager_dialogues import PictureText, written
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
-from optimum_core.verify.comparison import (
-    NO_LIMIT,
-    Arrays,
-    ReferenceCase,
-    Tolerance,
-    compare,
-    failed,
-    tolerance_of,
-    verify,
-)
+from optimum_core.types.arrays import ArrayMapping, NDArray
+from optimum_core.verify.comparison import NO_LIMIT, ReferenceCase, Tolerance, compare, failed, tolerance_of, verify
 from optimum_core.verify.dialogues import PATIENCE, Dialogue, Drives, Turn, encoding_once, play
 from optimum_core.verify.divergence import Divergence
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +45,7 @@ class DecoderReference:
 
 def verify_decoder(
     drives: Drives,
-    run: Callable[[Arrays], Mapping[str, Any]],
+    run: Callable[[ArrayMapping], Mapping[str, Any]],
     reference: DecoderReference,
     *,
     precision: str,
@@ -133,18 +123,18 @@ class _Told:
         start: the position of the first answer.
     """
 
-    ids: Array
-    mask: Array
-    before: Mapping[str, Array] | None = None
+    ids: NDArray
+    mask: NDArray
+    before: Mapping[str, NDArray] | None = None
     start: int = 0
-    answers: list[Array] = field(default_factory=list)
+    answers: list[NDArray] = field(default_factory=list)
 
     @classmethod
     def of(cls, dialogue: Dialogue) -> _Told:
         nothing = np.zeros((dialogue.rows, 0), np.int64)
         return cls(ids=nothing, mask=nothing, before=dialogue.before)
 
-    def feed(self, turn: Turn, answer: Array) -> None:
+    def feed(self, turn: Turn, answer: NDArray) -> None:
         assert turn.ids is not None
         self.ids = np.concatenate([self.ids, turn.ids], 1)
         new = np.ones_like(turn.ids)
@@ -170,7 +160,7 @@ class _Told:
         self.start, self.answers = self.ids.shape[1], []
         return found
 
-    def _row(self, drives: Drives, row: int, given: Array, name: str, tolerance: Tolerance) -> CaseResult:
+    def _row(self, drives: Drives, row: int, given: NDArray, name: str, tolerance: Tolerance) -> CaseResult:
         kept = self.mask[row] == 1
         new = kept[self.start :]
         # Padding between tokens stays: relative positions count it, and convolutions see it.
@@ -181,11 +171,11 @@ class _Told:
         return compare(name, {"input_ids": ids.shape}, "logits", alone, np.asarray(given[new], np.float32), tolerance)
 
 
-def _rows_of(before: Mapping[str, Array] | None, rows: Sequence[int]) -> Mapping[str, Array] | None:
+def _rows_of(before: Mapping[str, NDArray] | None, rows: Sequence[int]) -> Mapping[str, NDArray] | None:
     return None if before is None else {name: array[list(rows)] for name, array in before.items()}
 
 
-def _answer(decoder: Decoder, ids: Array, keep: Array, mask: Array | None = None) -> Array:
+def _answer(decoder: Decoder, ids: NDArray, keep: NDArray, mask: NDArray | None = None) -> NDArray:
     generation = decoder.begin(1)
     try:
         return np.asarray(generation.feed(ids, mask, "counts", keep)[0], np.float32)

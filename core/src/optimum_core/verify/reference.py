@@ -22,9 +22,10 @@ from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import chunk_of, window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.bound_cases import bound_cases
-from optimum_core.verify.comparison import Arrays, ReferenceCase
+from optimum_core.verify.comparison import ReferenceCase
 from optimum_core.verify.determinism import check_chance, check_order, check_outside, check_repeatable, is_same
 from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
@@ -296,7 +297,7 @@ def _see_tokens(mask: np.ndarray[Any, Any], window: int | None, chunk: int | Non
     return seen
 
 
-def _valid(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+def _valid(inputs: ArrayMapping) -> dict[str, np.ndarray[Any, Any]]:
     """Return by axis which positions are tokens."""
     masks = {"sequence": inputs.get("attention_mask"), "decoder_sequence": inputs.get("decoder_attention_mask")}
     return {axis: mask.astype(bool) for axis, mask in masks.items() if mask is not None and mask.ndim == 2}
@@ -311,12 +312,12 @@ def _undrawn(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:
     return replace(found, valid=_valid(found.inputs))
 
 
-def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:
+def _answered(module: Any, signature: ModelSignature, name: str, inputs: ArrayMapping) -> ReferenceCase:
     """Return a case of these inputs with the eager model's outputs."""
     return _case_of(signature, name, inputs, eager_outputs(module, inputs))
 
 
-def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arrays) -> ReferenceCase:
+def _case_of(signature: ModelSignature, name: str, inputs: ArrayMapping, outputs: ArrayMapping) -> ReferenceCase:
     layout = signature.layout
     lengths = {
         axis: inputs[item.name].shape[index]

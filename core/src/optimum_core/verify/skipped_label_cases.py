@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.signatures.skipped_labels import with_skipped
-from optimum_core.verify.comparison import Arrays, ReferenceCase
+from optimum_core.types.arrays import ArrayMapping
+from optimum_core.verify.comparison import ReferenceCase
 
 log = logging.getLogger(__name__)
 
 
 def skipped_label_cases(
-    signature: ModelSignature, answered: Callable[[str, Arrays], ReferenceCase]
+    signature: ModelSignature, answered: Callable[[str, ArrayMapping], ReferenceCase]
 ) -> Iterator[ReferenceCase]:
     """Yield labels of which every second counts for nothing, and such of which all do, if the eager model takes them.
 

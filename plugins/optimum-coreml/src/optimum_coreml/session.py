@@ -16,6 +16,7 @@ import numpy as np
 from optimum_core.backend import check_names, closed, foreign_errors, read_input, read_options
 from optimum_core.errors import InputError, SessionError, UnavailableError
 from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_coreml.devices import BACKEND, GRAPH_LEVEL, units_of
 from optimum_coreml.interface import compute_precision, feature_name, problems
 from optimum_coreml.lengths import lengths_of, shape_problem, taken_shapes
@@ -23,7 +24,6 @@ from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.storage import package_of, read_program, weights_file
 from optimum_coreml.texts import Texts, program_specs
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 _INT32 = np.iinfo(np.int32)
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: Inputs and outputs of a model with a stateful program.
 TEXT_INPUTS = ("input_ids", "attention_mask")
 LOGITS = "logits"
@@ -31,7 +30,7 @@ def program_specs(outputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...]
     return inputs, (TensorSpec(name=LOGITS, dtype="float32", shape=(1, "query", outputs[0].shape[-1])),)
 
 
-def causal_mask(begin: int, kept: Array) -> Array:
+def causal_mask(begin: int, kept: NDArray) -> NDArray:
     """Return the mask that the program adds to the scores of the tokens from `begin` to the last.
 
     Args:
@@ -54,22 +53,22 @@ class Texts:
             the state.
     """
 
-    def __init__(self, engine: Callable[[dict[str, Array]], Mapping[str, Array]], *, in_pieces: bool) -> None:
+    def __init__(self, engine: Callable[[dict[str, NDArray]], Mapping[str, NDArray]], *, in_pieces: bool) -> None:
         self._engine, self._in_pieces = engine, in_pieces
         self._turn = threading.Lock()
-        self._ids: Array
-        self._kept: Array
-        self._logits: Array
+        self._ids: NDArray
+        self._kept: NDArray
+        self._logits: NDArray
         self._forget()
 
-    def __call__(self, inputs: dict[str, Array]) -> Mapping[str, Array]:
+    def __call__(self, inputs: dict[str, NDArray]) -> Mapping[str, NDArray]:
         """Return `logits` (batch x sequence x vocabulary) for `input_ids`, and `attention_mask` where there is one."""
         ids = inputs["input_ids"]
         kept = inputs.get("attention_mask", np.ones_like(ids))
         with self._turn:
             return {LOGITS: np.stack([self._text(*row) for row in zip(ids, kept, strict=True)])}
 
-    def _text(self, ids: Array, kept: Array) -> Array:
+    def _text(self, ids: NDArray, kept: NDArray) -> NDArray:
         known = self._shared(ids, kept)
         parts = [self._logits[:known]]
         self._forget()  # after a failed call, the contents of the state are unknown
@@ -84,7 +83,7 @@ class Texts:
         self._ids = self._kept = np.zeros(0, np.int32)
         self._logits = np.zeros((0, 0), np.float32)
 
-    def _shared(self, ids: Array, kept: Array) -> int:
+    def _shared(self, ids: NDArray, kept: NDArray) -> int:
         """Return the number of leading tokens that equal those of the last text."""
         count = min(len(ids), len(self._ids))
         other = (ids[:count] != self._ids[:count]) | (kept[:count] != self._kept[:count])

@@ -15,9 +15,8 @@ import numpy as np
 import onnxruntime
 
 from optimum_core.types import StateSpec
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import EMBEDS
-
-Array = np.ndarray[Any, Any]
 
 LOGITS = "logits"
 #: The axis of past keys and values in a graph that writes into buffers.
@@ -49,7 +48,7 @@ class Graph:
 class Memory(Protocol):
     """The keys and values of one generation."""
 
-    def run(self, inputs: Mapping[str, Array], length: int) -> Array:
+    def run(self, inputs: Mapping[str, NDArray], length: int) -> NDArray:
         """Return the logits of new tokens, after `length` positions in memory; keep their keys and values."""
         ...
 
@@ -65,11 +64,11 @@ class Memory(Protocol):
         """Return an independent copy."""
         ...
 
-    def part(self, row: int, start: int, end: int) -> list[Array]:
+    def part(self, row: int, start: int, end: int) -> list[NDArray]:
         """Return the keys and values of some positions of a row [heads, positions, size]."""
         ...
 
-    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+    def fill(self, parts: Sequence[Sequence[NDArray]], length: int) -> None:
         """Take keys and values for every row, of `length` positions at most, aligned at the last; zeros before them."""
         ...
 
@@ -79,14 +78,14 @@ def empty_memory(graph: Graph, rows: int) -> Memory:
     return SharedBuffers(graph, rows) if graph.is_shared else HandedOn(graph, rows)
 
 
-def joined_memory(graph: Graph, parts: Sequence[Sequence[Array]], length: int) -> Memory:
+def joined_memory(graph: Graph, parts: Sequence[Sequence[NDArray]], length: int) -> Memory:
     """Return a memory of the keys and values of every row, aligned at the last of `length` positions."""
     made = empty_memory(graph, len(parts))
     made.fill(parts, length)
     return made
 
 
-def _fill(buffer: Array, parts: Sequence[Sequence[Array]], index: int, length: int) -> None:
+def _fill(buffer: NDArray, parts: Sequence[Sequence[NDArray]], index: int, length: int) -> None:
     """Write the keys, or the values, of one layer; padding is zeros, since masks add to what is there."""
     for row, part in enumerate(parts):
         start = length - part[index].shape[1]
@@ -101,7 +100,7 @@ class HandedOn:
         self._graph = graph
         self._values = _nothing(graph, rows)
 
-    def run(self, inputs: Mapping[str, Array], length: int) -> Array:
+    def run(self, inputs: Mapping[str, NDArray], length: int) -> NDArray:
         state = self._graph.state
         binding = self._graph.session.io_binding()
         for name, array in inputs.items():
@@ -129,10 +128,10 @@ class HandedOn:
         other._values = list(self._values)  # a call replaces them, and never writes into them
         return other
 
-    def part(self, row: int, start: int, end: int) -> list[Array]:
+    def part(self, row: int, start: int, end: int) -> list[NDArray]:
         return [value.numpy()[row, :, start:end] for value in self._values]
 
-    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+    def fill(self, parts: Sequence[Sequence[NDArray]], length: int) -> None:
         for index, spec in enumerate(self._graph.state.past):
             made = np.empty(_shape(spec, len(parts), length), np.float32)
             _fill(made, parts, index, length)
@@ -145,10 +144,10 @@ class SharedBuffers:
     def __init__(self, graph: Graph, rows: int) -> None:
         self._graph = graph
         self._rows, self._capacity = rows, 0
-        self._buffers: list[Array] = [np.empty(_shape(spec, rows, 0), np.float32) for spec in graph.state.past]
+        self._buffers: list[NDArray] = [np.empty(_shape(spec, rows, 0), np.float32) for spec in graph.state.past]
         self._binding: Any = None
 
-    def run(self, inputs: Mapping[str, Array], length: int) -> Array:
+    def run(self, inputs: Mapping[str, NDArray], length: int) -> NDArray:
         rows, new = inputs[EMBEDS if EMBEDS in inputs else "input_ids"].shape[:2]
         self._reserve(length + new, length)
         if rows > 1 and new > 1 and length > 0:
@@ -157,7 +156,7 @@ class SharedBuffers:
             self._binding = self._bound(self._buffers)
         return self._run(self._binding, inputs)
 
-    def _run_each(self, inputs: Mapping[str, Array]) -> Array:
+    def _run_each(self, inputs: Mapping[str, NDArray]) -> NDArray:
         """Run row by row: the operator takes several new tokens after a past for one row only."""
         answers = []
         for row in range(self._rows):
@@ -165,14 +164,14 @@ class SharedBuffers:
             answers.append(self._run(self._bound([buffer[row : row + 1] for buffer in self._buffers]), own))
         return np.concatenate(answers)
 
-    def _run(self, binding: Any, inputs: Mapping[str, Array]) -> Array:
+    def _run(self, binding: Any, inputs: Mapping[str, NDArray]) -> NDArray:
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         binding.bind_output(LOGITS)
         self._graph.session.run_with_iobinding(binding)
         return binding.get_outputs_as_ortvaluevector()[0].numpy()  # type: ignore[no-any-return]
 
-    def _bound(self, buffers: Sequence[Array]) -> Any:
+    def _bound(self, buffers: Sequence[NDArray]) -> Any:
         """Return a binding with each buffer as input and output; it serves every call until they are replaced."""
         state = self._graph.state
         binding = self._graph.session.io_binding()
@@ -215,16 +214,16 @@ class SharedBuffers:
         other._move(range(self._rows), length, self._capacity)
         return other
 
-    def part(self, row: int, start: int, end: int) -> list[Array]:
+    def part(self, row: int, start: int, end: int) -> list[NDArray]:
         return [buffer[row, :, start:end] for buffer in self._buffers]
 
-    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+    def fill(self, parts: Sequence[Sequence[NDArray]], length: int) -> None:
         self._reserve(length, 0)
         for index, buffer in enumerate(self._buffers):
             _fill(buffer, parts, index, length)
 
 
-def _of_row(name: str, array: Array, row: int) -> Array:
+def _of_row(name: str, array: NDArray, row: int) -> NDArray:
     """Return one row of an input; position ids of several axes have those first."""
     if array.ndim == 1:
         return array
@@ -237,7 +236,7 @@ def _nothing(graph: Graph, rows: int) -> list[Any]:
     return [_value(np.zeros(_shape(spec, rows, 0), np.float32)) for spec in graph.state.past]
 
 
-def _value(array: Array) -> Any:
+def _value(array: NDArray) -> Any:
     """Return an OrtValue on the memory of an array."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 

@@ -6,12 +6,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from optimum_core.types.arrays import NDArray
 from optimum_serve.errors import invalid
 from optimum_serve.settings import Settings
 
-Array = np.ndarray[Any, Any]
 #: The axes of an output with one vector for each input; and the values that an answer may have beyond that.
 _POOLED, _MOST_VALUES = 2, 2**24
 #: The weights above zero that sparse embeddings of one answer may have; a SPLADE model gives some hundreds for a text.
@@ -65,7 +63,7 @@ def check_entries(count: int) -> None:
         raise invalid(f"{message}: send fewer texts", "too_many", 413)
 
 
-def check_batch(arrays: Mapping[str, Array], batched: Collection[str], settings: Settings) -> None:
+def check_batch(arrays: Mapping[str, NDArray], batched: Collection[str], settings: Settings) -> None:
     """Refuse a greater batch of a client's own than the server makes.
 
     Args:
@@ -79,7 +77,7 @@ def check_batch(arrays: Mapping[str, Array], batched: Collection[str], settings:
         raise invalid(f"{message}: send fewer rows", "too_many", 413)
 
 
-def tokens_of(arrays: Mapping[str, Array]) -> int:
+def tokens_of(arrays: Mapping[str, NDArray]) -> int:
     """Return the tokens of a batch, padding included; 1 where it has no ids."""
     ids = arrays.get("input_ids")
     return int(math.prod(ids.shape)) if ids is not None else 1

@@ -16,6 +16,7 @@ import numpy as np
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import OptimumError
 from optimum_core.types import Event, PreparedChat, TokenIds
+from optimum_core.types.arrays import NDArray
 from optimum_serve.abilities import Abilities
 from optimum_serve.batcher import Batcher
 from optimum_serve.errors import RequestError, empty, invalid
@@ -28,7 +29,6 @@ from optimum_serve.sparse import SPARSE, sparse_rows
 from optimum_serve.tokenizing import Manner, Tokenizing
 
 log = logging.getLogger(__name__)
-Array = np.ndarray[Any, Any]
 Text = str | tuple[str, str]
 #: Threads that read texts, for all models.
 TOKENIZING_THREADS = 2
@@ -44,7 +44,7 @@ class Rows:
         tokens: the tokens of all inputs.
     """
 
-    values: list[Array]
+    values: list[NDArray]
     tokens: int
 
 
@@ -243,7 +243,7 @@ class ServedModel(Abilities):
         self.watch.answered(items, output, found)
         return Rows(values=found, tokens=sum(lengths))
 
-    async def call(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    async def call(self, arrays: Mapping[str, NDArray]) -> Mapping[str, NDArray]:
         """Return all outputs of one call with a batch of the client's own.
 
         Raises:

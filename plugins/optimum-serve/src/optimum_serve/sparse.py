@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from optimum_core import AcceleratedModel
+from optimum_core.types.arrays import NDArray
 from optimum_serve.abilities import LOGITS
 
-Array = np.ndarray[Any, Any]
 #: The name of these embeddings among the outputs of a model.
 SPARSE = "sparse_embedding"
 _ENTRY = np.dtype([("index", np.int32), ("value", np.float32)])
@@ -26,7 +26,7 @@ _MOST_LOGITS = 2**24
 
 def sparse_rows(
     model: AcceleratedModel, items: Sequence[Any], vocabulary: int, note: Callable[[Sequence[Any]], None]
-) -> list[Array]:
+) -> list[NDArray]:
     """Return the words with a weight above zero for each text: structured arrays of `index` and `value`.
 
     Args:
@@ -56,7 +56,7 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _entries(logits: Array) -> Array:
+def _entries(logits: NDArray) -> NDArray:
     """Return the weights above zero of one text's logits [tokens, vocabulary]."""
     greatest = np.asarray(logits).max(axis=0).astype(np.float32)  # log and relu keep the order
     (places,) = np.nonzero(greatest > 0)

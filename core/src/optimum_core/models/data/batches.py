@@ -14,8 +14,8 @@ from optimum_core.errors import OptionError
 from optimum_core.models.data.rows import Row, as_array
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import Arrays
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 #: Number of texts, pictures or sounds in one batch, and number of them that are sorted by length at a time.
 BATCH = 8
 _CHUNK = 8 * BATCH

@@ -31,10 +31,11 @@ from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModu
 from optimum_core.models.eager.calls import alike, ask, call, fresh
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.decoder_signature import Arrays, DecoderSignature, EncoderSignature, PartSignature
+from optimum_core.models.signatures.decoder_signature import DecoderSignature, EncoderSignature, PartSignature
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import LONGEST, numbers_of
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN, IDS
 
 log = logging.getLogger(__name__)

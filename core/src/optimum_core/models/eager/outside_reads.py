@@ -20,13 +20,11 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
-import numpy as np
 import torch
 
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.eager.randomness import is_equal
-
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+from optimum_core.types.arrays import ArrayMapping
 
 _RANDOM_BYTES, _NOW, _LOCAL, _STRFTIME = os.urandom, time.time, time.localtime, time.strftime
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
@@ -95,7 +93,7 @@ def reads_of(call: Callable[[], Any]) -> OutsideReads:
     return found
 
 
-def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[str, str] | None:
+def output_from_outside(module: Any, inputs: ArrayMapping, outputs: ArrayMapping) -> tuple[str, str] | None:
     """Return the name of an output that depends on what is read outside, and the function; None: none does.
 
     The name is empty where a date is read whose answer cannot be replaced, so that nothing shows whether one does.
@@ -115,7 +113,7 @@ def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[s
     return ("", reads.others[0]) if reads.others else None
 
 
-def _answer(module: Any, inputs: Arrays) -> Arrays:
+def _answer(module: Any, inputs: ArrayMapping) -> ArrayMapping:
     """Return the outputs; none where the model fails, as one may whose time is over."""
     try:
         return eager_outputs(module, inputs)

@@ -8,7 +8,7 @@ their greatest. All three are the Mersenne Twister, whose next 624 outputs are t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.calls import eager_outputs
-
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+from optimum_core.types.arrays import ArrayMapping
 
 #: Words of the twister's state, and how many of them are set.
 _WORDS, _SET = 624, 312
@@ -45,7 +44,7 @@ def watched_draws() -> Iterator[Drawing]:
     found.drew = not _equal(before, _states())
 
 
-def output_by_chance(module: Any, inputs: Arrays, outputs: Arrays) -> str | None:
+def output_by_chance(module: Any, inputs: ArrayMapping, outputs: ArrayMapping) -> str | None:
     """Return the name of an output that depends on the random numbers drawn; None: none does.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.variations import Around
+from optimum_core.types.arrays import Arrays
 
 #: Ids from here on are drawn in one case alone: among the last ones, many have a meaning that nothing states.
 ORDINARY = 32768
@@ -29,9 +30,6 @@ class Case:
     lengths: Mapping[str, int] = field(default_factory=dict)
     padding: Padding = "right"
     seed: int = 0
-
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> Arrays:

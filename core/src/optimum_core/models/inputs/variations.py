@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-
-Numbers = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +24,12 @@ class Around:
 
     layout: Layout
     lengths: Mapping[str, int]
-    given: Mapping[str, Numbers]
+    given: Mapping[str, NDArray]
     fresh: bool
     rng: np.random.Generator
-    _chosen: dict[tuple[int | str, int, int], Numbers] = field(default_factory=dict)
+    _chosen: dict[tuple[int | str, int, int], NDArray] = field(default_factory=dict)
 
-    def arrays(self, masks: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    def arrays(self, masks: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Return the arrays of the call.
 
         Args:
@@ -41,7 +39,7 @@ class Around:
         if not self.fresh:
             return arrays
         changing = [item for item in self.layout.inputs if item.name not in self.layout.steady]
-        padded: dict[tuple[int | str, ...], Numbers] = {}
+        padded: dict[tuple[int | str, ...], NDArray] = {}
         for item in changing:
             if item.kind == "mask":
                 before = arrays[item.name]
@@ -61,7 +59,7 @@ class Around:
                 arrays[item.name] = array.astype(item.dtype)
         return arrays
 
-    def _resized(self, item: InputLayout) -> Numbers:
+    def _resized(self, item: InputLayout) -> NDArray:
         """Return the user's values with every axis resized to the case's length."""
         array = self.given[item.name]
         for index, length in enumerate(self.layout.shape(item, self.lengths)):
@@ -69,7 +67,7 @@ class Around:
             array = np.take(array, places, axis=index)
         return (self._nearer(array) if item.name in self.layout.places else array).astype(item.dtype)
 
-    def _nearer(self, array: Numbers) -> Numbers:
+    def _nearer(self, array: NDArray) -> NDArray:
         """Return places in axes that are shorter than the user's, brought nearer to zero in proportion: those in a
         part of an axis, or in several that were joined, are then in range as well."""
         lengths = {**self.layout.lengths, **self.lengths}
@@ -78,14 +76,14 @@ class Around:
                 array = np.trunc(array * (lengths[axis] / stated))
         return array
 
-    def _places(self, axis: int | str, size: int, length: int) -> Numbers:
+    def _places(self, axis: int | str, size: int, length: int) -> NDArray:
         """Return the positions of the given call to use along one axis: the same in every input that has the axis."""
         key = (axis, size, length)
         if key not in self._chosen:
             self._chosen[key] = self._picked(axis, size, length)
         return self._chosen[key]
 
-    def _picked(self, axis: int | str, size: int, length: int) -> Numbers:
+    def _picked(self, axis: int | str, size: int, length: int) -> NDArray:
         if axis in self._rows and size:
             rows = np.arange(length) % size
             return self.rng.permutation(rows) if self.fresh and not self.layout.ordered else rows
@@ -117,7 +115,7 @@ class Around:
     def _padding(self) -> int:
         return self.layout.special.get("pad_token_id", 0)
 
-    def _columns(self, ids: Collection[int], arrays: Mapping[str, Numbers], alike: Numbers) -> Numbers:
+    def _columns(self, ids: Collection[int], arrays: Mapping[str, NDArray], alike: NDArray) -> NDArray:
         """Return columns in which any row has one of these ids, over id inputs as long as this array's last axis."""
         size = alike.shape[-1] if alike.ndim else 0
         found = np.zeros(size, dtype=bool)
@@ -127,7 +125,7 @@ class Around:
                 found |= np.isin(array, list(ids)).reshape(-1, size).any(axis=0)
         return np.flatnonzero(found)
 
-    def _unpadded(self, valid: Numbers, fixed: Numbers) -> Numbers:
+    def _unpadded(self, valid: NDArray, fixed: NDArray) -> NDArray:
         """Return positions that stay unpadded: right padding begins after the last placeholder, left padding ends
         before the first."""
         if not len(fixed):
@@ -135,7 +133,7 @@ class Around:
         columns = np.arange(valid.shape[-1])
         return np.asarray(valid | np.where(valid[..., :1], columns <= fixed[-1], columns >= fixed[0]))
 
-    def _other_values(self, item: InputLayout, array: Numbers, fixed: Numbers) -> Numbers:
+    def _other_values(self, item: InputLayout, array: NDArray, fixed: NDArray) -> NDArray:
         if not array.size:
             return array
         if item.kind == "ids":
@@ -160,7 +158,7 @@ class Around:
             array = self._shuffled(array, index, fixed)
         return array
 
-    def _other_ids(self, name: str, array: Numbers) -> Numbers:
+    def _other_ids(self, name: str, array: NDArray) -> NDArray:
         """Return other ordinary ids; special ones and placeholders stay where they are."""
         placeholders, special = [*self.layout.placeholders], [*self.layout.special.values()]
         vocabulary = self.layout.vocabulary.get(name, int(array.max()) + 1)
@@ -169,7 +167,7 @@ class Around:
         stay = np.isin(array, placeholders) if stay.all() else stay
         return np.where(stay, array, self.rng.choice(ordinary, size=array.shape)) if len(ordinary) else array
 
-    def _between(self, item: InputLayout, array: Numbers) -> Numbers:
+    def _between(self, item: InputLayout, array: NDArray) -> NDArray:
         """Return numbers like the samples' at each place along the last axis: of floats, those of a row; whole numbers
         between the least and the greatest, from zero where all are one above it."""
         given = self.given[item.name]
@@ -182,7 +180,7 @@ class Around:
         low = np.where((low == high) & (high > 0), 0, low)
         return np.asarray(self.rng.integers(low, high, size=array.shape, endpoint=True))
 
-    def _jittered(self, array: Numbers) -> Numbers:
+    def _jittered(self, array: NDArray) -> NDArray:
         """Return values with noise of half the given ones' standard deviation, none negative if none was; NaN and
         infinity stay."""
         usual = array[np.isfinite(array)]
@@ -190,7 +188,7 @@ class Around:
         moved = array + 0.5 * (scale or 1.0) * self.rng.standard_normal(array.shape)
         return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
 
-    def _switched(self, item: InputLayout, array: Numbers) -> Numbers:
+    def _switched(self, item: InputLayout, array: NDArray) -> NDArray:
         """Return switches of which some are turned, at the ends of rows as padding is, or anywhere. No first one is:
         a row without any may have no answer. Where a row has but one, it is a setting, and turned as well."""
         columns = np.arange(array.shape[-1])
@@ -202,7 +200,7 @@ class Around:
             turned = self.rng.random(array.shape) < 0.5
         return np.asarray(np.where(turned, 1 - array.astype(np.int8), array), dtype=array.dtype)
 
-    def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
+    def _other_constants(self, item: InputLayout, array: NDArray) -> NDArray:
         """Return other values for a constant input: switches turned, or integers, none greater; for token types, the
         second half is one."""
         if array.dtype == bool:
@@ -213,7 +211,7 @@ class Around:
         greatest = int(array.max())
         return np.asarray(self.rng.integers(0, greatest + 1, size=array.shape)) if greatest > 0 else array
 
-    def _shuffled(self, array: Numbers, index: int, fixed: Numbers) -> Numbers:
+    def _shuffled(self, array: NDArray, index: int, fixed: NDArray) -> NDArray:
         """Return integers in another order along one axis; placeholders' positions in the last axis stay."""
         columns = np.arange(array.shape[index])
         free = np.setdiff1d(columns, fixed) if index == array.ndim - 1 else columns.copy()
@@ -221,12 +219,12 @@ class Around:
         return np.take(array, columns, axis=index)
 
 
-def is_switch(array: Numbers) -> bool:
+def is_switch(array: NDArray) -> bool:
     """Whether floats are zeros and ones, with a one among them: a mask is no number, and noise would never be zero."""
     return array.dtype.kind == "f" and bool(np.isin(array, (0.0, 1.0)).all() and array.any())
 
 
-def stretched(size: int, length: int, kept: Numbers, *, inside: bool = False, from_the_front: bool = False) -> Numbers:
+def stretched(size: int, length: int, kept: NDArray, *, inside: bool = False, from_the_front: bool = False) -> NDArray:
     """Return `length` of `size` positions: all but the `kept` ones are repeated to lengthen, or cut at the end.
 
     Args:

@@ -20,9 +20,10 @@ from optimum_core.models.eager.calls import alike, ask, fresh
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.multimodal.merge_session import MergeSession, language_caller
 from optimum_core.models.multimodal.merging import LAYERS, sees_before, stripped
-from optimum_core.models.signatures.decoder_signature import TRACED, Arrays, DecoderSignature, MergeSignature
+from optimum_core.models.signatures.decoder_signature import TRACED, DecoderSignature, MergeSignature
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.state import ADDED, EMBEDS, VISIBLE
 
 _TAKEN = frozenset(

@@ -23,9 +23,9 @@ from optimum_core.models.eager.calls import as_tensor, fresh
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.multimodal.tower_calls import TowerCalls, TowerStub
 from optimum_core.types import State
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import ADDED, VISIBLE
 
-Array = np.ndarray[Any, Any]
 #: The layers of a language model, which the merge does without.
 LAYERS = "layers"
 _CACHE = "past_key_values"
@@ -95,7 +95,7 @@ class LanguageStub:
         )
         return BaseModelOutputWithPast(last_hidden_state=torch.from_numpy(logits), past_key_values=past_key_values)
 
-    def _pairs(self, given: Any, past: int, size: tuple[int, int]) -> dict[str, Array]:
+    def _pairs(self, given: Any, past: int, size: tuple[int, int]) -> dict[str, NDArray]:
         """Return the masks of pairs as inputs of the decoder, from a language model's argument."""
         rows, new = size
         masks = given if isinstance(given, Mapping) else {ONE_KIND: given}
@@ -105,7 +105,7 @@ class LanguageStub:
             VISIBLE + kind: default if masks[kind] is None else _seen(masks[kind], whole.shape) for kind in self.visible
         }
 
-    def _features(self, given: Mapping[str, Any], embeds: torch.Tensor) -> Iterator[tuple[str, Array]]:
+    def _features(self, given: Mapping[str, Any], embeds: torch.Tensor) -> Iterator[tuple[str, NDArray]]:
         """Yield the features that layers add as inputs of the decoder: at all positions, zeros where there are none."""
         found = given.get(FEATURES)
         for index, name in enumerate(self.added):
@@ -115,7 +115,7 @@ class LanguageStub:
             yield name, made.detach().numpy()
 
 
-def _positions(positions: torch.Tensor) -> Array:
+def _positions(positions: torch.Tensor) -> NDArray:
     """Return position ids without those of the text that stand before three axes: they tell packed texts apart.
 
     Some originals count all positions of the mask, those in the cache too; the new ones are the last.
@@ -123,7 +123,7 @@ def _positions(positions: torch.Tensor) -> Array:
     return positions[1:].numpy() if positions.ndim == 3 and len(positions) == 4 else positions.numpy()
 
 
-def _seen(mask: torch.Tensor, size: tuple[int, int, int]) -> Array:
+def _seen(mask: torch.Tensor, size: tuple[int, int, int]) -> NDArray:
     """Return a mask of pairs, of booleans or added to scores, as ones and zeros [rows, new, total]."""
     seen = mask if mask.dtype == torch.bool else mask == 0
     return np.array(np.broadcast_to(seen[:, 0].numpy(), size), dtype=np.int64, order="C")
@@ -176,7 +176,7 @@ class Merged:
         elif generation_config.use_cache is not False:
             model_kwargs[_CACHE] = self.cache()
 
-    def outputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    def outputs(self, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
         """Return the outputs of one call by name, as arrays."""
         answer = self.forward(**{name: as_tensor(value) for name, value in inputs.items()}, use_cache=False)
         return {name: tensor.detach().numpy() for name, tensor in flatten(answer).items()}
@@ -268,7 +268,7 @@ class MergedDecoder(Decoder):
         original: Any,
         kinds: tuple[str, ...],
         towers: Sequence[TowerCalls] = (),
-        before: Mapping[str, Array] | None = None,
+        before: Mapping[str, NDArray] | None = None,
     ) -> None:
         super().__init__(inner.session, inner._bind)
         self.longest = inner.longest
@@ -277,7 +277,7 @@ class MergedDecoder(Decoder):
     def __deepcopy__(self, memo: dict[int, Any]) -> MergedDecoder:
         return self  # copies of the original share it
 
-    def behind(self, before: Mapping[str, Array]) -> MergedDecoder:
+    def behind(self, before: Mapping[str, NDArray]) -> MergedDecoder:
         """Return the same decoder with what the first call of a generation takes beside ids and mask."""
         made = MergedDecoder(self, self._original, self._kinds, self._towers, before)
         made.longest = self.longest
@@ -288,21 +288,23 @@ class MergedDecoder(Decoder):
         who = who or f"backend {self.session.backend!r}"
         return merged_with(self._original, self, who, self._kinds, self._towers)
 
-    def resumed(self, state: State, mask: Array, context: Context | None) -> MergedGeneration:
+    def resumed(self, state: State, mask: NDArray, context: Context | None) -> MergedGeneration:
         return MergedGeneration(self, state, self._bind(state), mask, context)
 
 
 class MergedGeneration(Generation):
     """The state of one generation behind the merge."""
 
-    def __init__(self, decoder: MergedDecoder, state: State, run: Infer, mask: Array, context: Context | None) -> None:
+    def __init__(
+        self, decoder: MergedDecoder, state: State, run: Infer, mask: NDArray, context: Context | None
+    ) -> None:
         super().__init__(decoder, state, run, mask, context)
         self._merged = decoder
         self._cache: MergedCache | None = None
 
     def feed(
-        self, ids: Array, mask: Array | None = None, positions: Any = "assumed", keep: Any = "all",
-    ) -> Array:  # fmt: skip
+        self, ids: NDArray, mask: NDArray | None = None, positions: Any = "assumed", keep: Any = "all",
+    ) -> NDArray:  # fmt: skip
         """Run the original on new ids, and on pictures where they are the first."""
         if self._cache is None:
             self._cache = self._new_cache(self._merged.face())
@@ -320,7 +322,7 @@ class MergedGeneration(Generation):
             past_key_values=self._cache,
             logits_to_keep=as_tensor(keep) if isinstance(keep, np.ndarray) else keep,
         )
-        logits: Array = answer.logits.numpy()
+        logits: NDArray = answer.logits.numpy()
         return logits
 
     def _new_cache(self, face: Any) -> MergedCache:

@@ -15,10 +15,9 @@ from transformers import GenerationConfig
 from optimum_core.models.eager.calls import as_tensor, fresh
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.pretrained import quiet
-from optimum_core.models.signatures.decoder_signature import Arrays
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types.arrays import Arrays, NDArray
 
-Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
 _PADDING = 3  # tokens before the shorter row
 
@@ -33,15 +32,15 @@ class PictureText:
     """
 
     name: str
-    inputs: Mapping[str, Array]
-    tokens: Array
-    want: Array
+    inputs: Mapping[str, NDArray]
+    tokens: NDArray
+    want: NDArray
 
 
 class _Forced:
     """A logits processor that lets `generate` write given tokens."""
 
-    def __init__(self, prompt: int, tokens: Array) -> None:
+    def __init__(self, prompt: int, tokens: NDArray) -> None:
         self._prompt, self._tokens = prompt, tokens
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -49,7 +48,7 @@ class _Forced:
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
 
-def written(model: Any, inputs: Mapping[str, Array], new: int, seconds: float, forced: Array | None = None) -> Any:
+def written(model: Any, inputs: Mapping[str, NDArray], new: int, seconds: float, forced: NDArray | None = None) -> Any:
     """Return a model's greedy tokens [rows, new] and logits [new, rows, vocabulary]; the scores of `forced` tokens.
 
     Args:
@@ -122,7 +121,7 @@ class _Texts:
                 made[name] = np.concatenate([array, np.zeros_like(array)]) if zeros else array
         return made
 
-    def _further(self, name: str, like: Array, shape: tuple[int, ...]) -> Array:
+    def _further(self, name: str, like: NDArray, shape: tuple[int, ...]) -> NDArray:
         """Return what goes with further text: tokens, ones for the mask, zeros for what tells pictures apart."""
         if name == "input_ids":
             return self._rng.choice(self._tokens, shape)

@@ -16,11 +16,9 @@ from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, b
 from optimum_core.models.decoders.parts import parts_of
 from optimum_core.models.eager.calls import ask, call, fresh
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.signatures.decoder_signature import Arrays
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types.arrays import Arrays, NDArray
 from optimum_core.types.state import DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK
-
-Array = np.ndarray[Any, Any]
 
 
 class WholeTexts:
@@ -41,7 +39,7 @@ class WholeTexts:
         self.before = drawn_before(signature, rows) if eager is not None else None
         self._encoded = eager.encode(self.before) if eager is not None and self.before is not None else None
 
-    def logits(self, ids: Array, mask: Array) -> Array:
+    def logits(self, ids: NDArray, mask: NDArray) -> NDArray:
         """Return the logits of all positions."""
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self._has_positions:
@@ -55,7 +53,7 @@ class WholeTexts:
             tensors = renamed({name: torch.as_tensor(array) for name, array in inputs.items()})
             output = tensors.pop("encoder_outputs")
             made = call(behind_encoder(fresh(self._module)), tensors, encoder_outputs=output)
-        logits: Array = made.logits.float().numpy()
+        logits: NDArray = made.logits.float().numpy()
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
@@ -64,7 +62,7 @@ class WholeTexts:
             self._encoded = self._encoded.selected(rows)
 
 
-def text_tokens(module: Any, signature: ModelSignature) -> Array:
+def text_tokens(module: Any, signature: ModelSignature) -> NDArray:
     """Return the tokens that texts are drawn of.
 
     None stands for a picture or a sound. Behind an encoder, padding is none of them: M2M-100 counts positions by what

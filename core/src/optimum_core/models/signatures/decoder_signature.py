@@ -10,9 +10,8 @@ import numpy as np
 
 from optimum_core.generation.decoder_session import counted
 from optimum_core.types import StateSpec, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.state import VISIBLE
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Lengths of the axes in the samples to trace with: all different, and none is 1.
 TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3, "source": 7}

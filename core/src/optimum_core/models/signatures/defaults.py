@@ -10,8 +10,9 @@ from optimum_core.models.eager.calls import alike
 from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.eager_trials import Trials
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.tensors import TensorSpec, made_of
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.switches import LONGEST
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)

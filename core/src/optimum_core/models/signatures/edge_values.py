@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.calls import is_plain
-from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.inputs.special_forms import ANY_VALUES, SERIES
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
-
-Values = np.ndarray[Any, Any]
+from optimum_core.types.arrays import Arrays, NDArray
 
 #: The step between values, for inputs of ordinary size.
 _HALF = 0.5
@@ -47,7 +46,7 @@ def of_one_sign(module: Any, signature: ModelSignature, case: Case, sign: int) -
     """Return the call of a case with all floats above zero (`sign` 1) or below (-1), where the samples have both; None:
     no input has both."""
 
-    def change(array: Values) -> Values | None:
+    def change(array: NDArray) -> NDArray | None:
         both = bool((array < 0).any() and (array > 0).any() and np.isfinite(array).all())
         return np.asarray(sign * np.abs(array)) if both else None
 
@@ -114,13 +113,13 @@ def other_numbers(module: Any, signature: ModelSignature, case: Case) -> Iterato
                 yield f"{item.name} {words}", {**inputs, item.name: other}
 
 
-def _within(spec: TensorSpec, array: Values) -> bool:
+def _within(spec: TensorSpec, array: NDArray) -> bool:
     least = int(array.min()) if spec.least is None else spec.least
     greatest = int(array.max()) if spec.greatest is None else spec.greatest
     return least <= int(array.min()) and int(array.max()) <= greatest
 
 
-def _ending_elsewhere(array: Values, *, plain: bool) -> Iterator[tuple[str, Values]]:
+def _ending_elsewhere(array: NDArray, *, plain: bool) -> Iterator[tuple[str, NDArray]]:
     """Yield other whole numbers. Those of zeros and ones may be a mask: `all_alike` has these, and in a library's model
     they are nothing else."""
     least, greatest = int(array.min()), int(array.max())
@@ -148,7 +147,7 @@ def rows_without(signature: ModelSignature, case: Case) -> Iterator[tuple[str, A
 
 
 def _changed(
-    module: Any, signature: ModelSignature, case: Case, change: Callable[[Values], Values | None]
+    module: Any, signature: ModelSignature, case: Case, change: Callable[[NDArray], NDArray | None]
 ) -> Arrays | None:
     inputs = signature.draw(case)
     names = [name for name in floats_of_any_size(module, signature) if inputs[name].size]
@@ -157,7 +156,7 @@ def _changed(
     return {**inputs, **found} if found else None
 
 
-def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
+def _in_halves(array: NDArray, rng: np.random.Generator) -> NDArray | None:
     """Return values on a grid of halves, finer where all are below one. Zeros have no sign, which few runtimes keep."""
     if not np.isfinite(array).all():
         return None
@@ -177,10 +176,10 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
     return np.asarray(made + 0.0)
 
 
-def _is_one_per_row(array: Values) -> bool:
+def _is_one_per_row(array: NDArray) -> bool:
     return array.ndim > 0 and array.size == len(array)
 
 
-def _is_switch(array: Values) -> bool:
+def _is_switch(array: NDArray) -> bool:
     """Whether an input holds zeros and ones alone, as masks do."""
     return bool(array.size) and bool(array.dtype == bool or (np.isin(array, (0, 1)).all() and array.any()))

@@ -13,7 +13,8 @@ from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.reading import reads
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 #: Beyond what a model compares with; its square is a float too.

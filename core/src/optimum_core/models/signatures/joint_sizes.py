@@ -15,8 +15,8 @@ import numpy as np
 from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.signatures.size_branches import results_at
 from optimum_core.models.signatures.size_records import ComparisonsAt, Sides
-from optimum_core.models.signatures.size_terms import Array
 from optimum_core.models.signatures.switches import LONGEST
+from optimum_core.types.arrays import NDArray
 
 #: Most pairs of lengths at which comparisons turn, for two axes: the nearest to the traced ones.
 MOST = 3
@@ -24,7 +24,7 @@ MOST = 3
 _SMALL = 40
 
 #: The lengths of both axes at each point.
-Grid = Sequence[Array]
+Grid = Sequence[NDArray]
 
 
 def joint_switches(
@@ -118,7 +118,7 @@ class _Pair:
                 place = np.unravel_index(np.where(quadrant, distance, np.inf).argmin(), x.shape)
                 yield int(x[place]), int(y[place])
 
-    def _over(self, values: Sequence[float], grid: Grid) -> Array:
+    def _over(self, values: Sequence[float], grid: Grid) -> NDArray:
         """Return a size over the grid, from its values in the four runs: it follows each length in a line."""
         base, moved, other, both = values
         (here, there), (a, b), (x, y) = self._here, self._others, grid

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.calls import is_plain
-from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.models.inputs.special_forms import SERIES
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.signatures.value_limits import FAR
+from optimum_core.types.arrays import Arrays, NDArray
 
-Values = np.ndarray[Any, Any]
 Rng = np.random.Generator
 
 #: Factor of floats, and for wide whole numbers the greatest binary exponent by their bytes.
@@ -86,7 +86,7 @@ def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iter
     ranges = {spec.name: (spec.least, spec.greatest) for spec in specs}
     for words, value in {"a zero": 0, "an index too large": FAR, "an index too small": -FAR}.items():
 
-        def change(array: Values, rng: Rng, name: str, value: int = value) -> Values | None:
+        def change(array: NDArray, rng: Rng, name: str, value: int = value) -> NDArray | None:
             least, greatest = ranges[name]
             if (least is not None and value < least) or (greatest is not None and value > greatest):
                 return None  # no call comes so far
@@ -97,7 +97,7 @@ def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iter
 
 
 def _elsewhere(
-    module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng, str], Values | None]
+    module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[NDArray, Rng, str], NDArray | None]
 ) -> Arrays | None:
     """Return the call of a case with changed values in the inputs that no table or name bounds: those of a plain
     module; of transformers, ids that are computed with, as the characters that CANINE hashes, and time series."""
@@ -114,13 +114,13 @@ def _elsewhere(
     return {**inputs, **found} if found else None
 
 
-def _may_change(array: Values, kind: str) -> bool:
+def _may_change(array: NDArray, kind: str) -> bool:
     """Whether an input may have other values than those drawn: switches and masks of zeros and ones may not."""
     of_kind = array.dtype.kind == "f" if kind == "f" else array.dtype.kind in "iu"
     return of_kind and bool(array.size) and not np.isin(array, (0, 1)).all()
 
 
-def _large(array: Values, rng: Rng, _: str = "") -> Values:
+def _large(array: NDArray, rng: Rng, _: str = "") -> NDArray:
     """Return values far larger; of narrow whole numbers all that the type holds, where overflow shows."""
     if array.dtype.kind == "f":
         bound = np.finfo(array.dtype).max
@@ -128,13 +128,13 @@ def _large(array: Values, rng: Rng, _: str = "") -> Values:
     most = _EXPONENTS.get(array.dtype.itemsize)
     if most is None:
         greatest = int(np.iinfo(array.dtype).max)
-        sizes: Values = np.asarray(rng.integers(0, greatest, array.shape, endpoint=True))
+        sizes: NDArray = np.asarray(rng.integers(0, greatest, array.shape, endpoint=True))
     else:
         greatest, sizes = 2**most + 5, _of_any_size(most, array.shape, rng)
     return _signed(sizes, greatest, array, rng)
 
 
-def _wide_floats(array: Values, rng: Rng, _: str) -> Values | None:
+def _wide_floats(array: NDArray, rng: Rng, _: str) -> NDArray | None:
     """Return floats of every size up to that of wide whole numbers; None: the type is narrow."""
     most = _EXPONENTS[8]
     if array.dtype.itemsize < np.dtype(np.float32).itemsize:
@@ -142,7 +142,7 @@ def _wide_floats(array: Values, rng: Rng, _: str) -> Values | None:
     return _signed(_of_any_size(most, array.shape, rng), 2**most + 2**20, array, rng)
 
 
-def _ends(array: Values, rng: Rng, _: str) -> Values | None:
+def _ends(array: NDArray, rng: Rng, _: str) -> NDArray | None:
     """Return values of any size that a wide type holds; None: the type is narrow."""
     most = _ENDS.get(array.dtype.itemsize) if array.dtype.kind == "i" else None
     if most is None:
@@ -150,21 +150,21 @@ def _ends(array: Values, rng: Rng, _: str) -> Values | None:
     return _signed(_of_any_size(most - 0.01, array.shape, rng), 2**most - 1, array, rng)
 
 
-def _of_any_size(most: float, shape: tuple[int, ...], rng: Rng) -> Values:
+def _of_any_size(most: float, shape: tuple[int, ...], rng: Rng) -> NDArray:
     """Return whole numbers of every size below 2**most, with bits of their own down to the last: those of a float are
     zero there."""
     sizes = (2.0 ** rng.uniform(0, most, shape)).astype(np.int64)
     return np.asarray(sizes - rng.integers(0, sizes // 2, endpoint=True))
 
 
-def _signed(sizes: Values, greatest: int, array: Values, rng: Rng) -> Values:
+def _signed(sizes: NDArray, greatest: int, array: NDArray, rng: Rng) -> NDArray:
     """Return sizes, the greatest among them, with the signs of an array. Its place is drawn: that of one input has to
     meet a small value of another, where it is divided."""
     sizes.flat[rng.integers(sizes.size)] = greatest
     return np.asarray(sizes * np.where(array < 0, -1, 1), dtype=array.dtype)
 
 
-def _holding(array: Values, value: int, rng: Rng) -> Values | None:
+def _holding(array: NDArray, value: int, rng: Rng) -> NDArray | None:
     """Return an array with a value at one place; None: it has that already, or its type does not hold it."""
     limits = np.iinfo(array.dtype)
     if not limits.min <= value <= limits.max or (array == value).any():
@@ -174,7 +174,7 @@ def _holding(array: Values, value: int, rng: Rng) -> Values | None:
     return changed
 
 
-def _negative(array: Values, rng: Rng, _: str) -> Values | None:
+def _negative(array: NDArray, rng: Rng, _: str) -> NDArray | None:
     """Return values of both signs; None: it has some below zero, or its type holds none."""
     if array.dtype.kind == "u" or (array < 0).any():
         return None
@@ -187,7 +187,7 @@ def _negative(array: Values, rng: Rng, _: str) -> Values | None:
     return np.asarray(np.where(turned, below, array), dtype=array.dtype)
 
 
-def _least(array: Values, _: Rng, __: str) -> Values | None:
+def _least(array: NDArray, _: Rng, __: str) -> NDArray | None:
     """Return the values from the least of a narrow type on, where differences overflow; None: the type is wide."""
     if array.dtype.kind == "f" or array.dtype.itemsize in _EXPONENTS:
         return None

@@ -14,8 +14,9 @@ import numpy as np
 
 from optimum_core.models.eager.calls import eager_outputs, is_plain
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.type_following import equal
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from optimum_core.models.eager.calls import alike
 from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 #: Rows of the other inputs: the fewest that are more than one.

@@ -12,11 +12,12 @@ import numpy as np
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import ShapesAt
 from optimum_core.models.signatures.eager_trials import Shapes
 from optimum_core.models.signatures.fewer_kept import FewerKept
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.facts import facts_of
 from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives
 from optimum_core.models.inputs.processor import processed
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import (
     fixed_axes,
     further_lengths,
@@ -42,6 +42,7 @@ from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import ValueBounds, float_limits, value_bounds
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_core.types.tensors import FixedAxis, is_batch
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import numpy as np
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.followed_numbers import ROUNDED
 from optimum_core.models.signatures.size_records import Comparisons, ComparisonsAt, Sides, Site
-from optimum_core.models.signatures.size_terms import Array, Fit, Term, evaluate, rounds_otherwise
+from optimum_core.models.signatures.size_terms import Fit, Term, evaluate, rounds_otherwise
 from optimum_core.models.signatures.switches import LONGEST
+from optimum_core.types.arrays import NDArray
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
 MOST = 3
@@ -104,20 +105,20 @@ def _turns_between(base: Comparisons, other: Comparisons, here: int, there: int)
         yield from ((int(turn), site) for turn in (*turns[turns < here][-1:], *turns[turns >= here][:1]))
 
 
-def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> Array:
+def _turns_on_line(site: Site, one: Sides, other: Sides, here: int, there: int) -> NDArray:
     """Return all such lengths of one comparison, whose sides are `one` at the length `here`, and `other` at `there`."""
     lengths = np.arange(1, LONGEST + 1)
 
-    def fit(values: Sequence[float]) -> Array:
+    def fit(values: Sequence[float]) -> NDArray:
         a, b = values
         return _fitted(lengths, a, b, here=here, there=there)
 
     results = results_at(site[2], list(zip(one, other, strict=True)), fit)
-    turns: Array = lengths[:-1][results[1:] != results[:-1]]
+    turns: NDArray = lengths[:-1][results[1:] != results[:-1]]
     return turns
 
 
-def _fitted(lengths: Array, a: float, b: float, *, here: int, there: int) -> Array:
+def _fitted(lengths: NDArray, a: float, b: float, *, here: int, there: int) -> NDArray:
     """Return a size at these lengths that is `a` at the length `here` and `b` at `there`: a multiple of a power of the
     length, if both are, or else on a line."""
     for power in _POWERS if a != b else ():
@@ -169,7 +170,7 @@ def _result(site: Site, sides: Sides) -> bool:
     return bool(results_at(site[2], [(side,) for side in sides], np.asarray)[0])
 
 
-def results_at(name: str, sides: Sequence[Sequence[Term]], fit: Fit) -> Array:
+def results_at(name: str, sides: Sequence[Sequence[Term]], fit: Fit) -> NDArray:
     """Return the results of one comparison at many lengths.
 
     Args:
@@ -182,5 +183,5 @@ def results_at(name: str, sides: Sequence[Sequence[Term]], fit: Fit) -> Array:
     if name == "__mod__":
         left, right = np.mod(left, np.where(right == 0, 1, right)), np.zeros_like(right)
         name = "__eq__"
-    result: Array = getattr(operator, name)(left, right)
+    result: NDArray = getattr(operator, name)(left, right)
     return result

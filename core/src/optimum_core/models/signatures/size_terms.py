@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
+
 #: Returns a number at many lengths, from its values in the runs.
-Fit = Callable[[Sequence[float]], Array]
+Fit = Callable[[Sequence[float]], NDArray]
 
 #: Most operations of one expression; beyond, it is followed by its values alone.
 _MOST_OPERATIONS = 60
@@ -45,7 +46,7 @@ def calculated(value: float, operation: str, *operands: Term) -> Term:
     return Term(value, operation, operands, operations)
 
 
-def evaluate(terms: Sequence[Term], fit: Fit, kind: Any = np.float64) -> Array:
+def evaluate(terms: Sequence[Term], fit: Fit, kind: Any = np.float64) -> NDArray:
     """Return an expression's values at many lengths.
 
     Args:
@@ -65,9 +66,9 @@ def evaluate(terms: Sequence[Term], fit: Fit, kind: Any = np.float64) -> Array:
     return np.asarray(found, dtype=kind)
 
 
-def rounds_otherwise(terms: Sequence[Term], fit: Fit) -> Array:
+def rounds_otherwise(terms: Sequence[Term], fit: Fit) -> NDArray:
     """Return at which lengths an expression comes out otherwise where it is calculated in 32 bits."""
-    results: Array = evaluate(terms, fit) != evaluate(terms, fit, np.float32)
+    results: NDArray = evaluate(terms, fit) != evaluate(terms, fit, np.float32)
     return results
 
 
@@ -79,7 +80,7 @@ def _float(value: float) -> float:
 
 
 def _of_integers(function: Callable[..., Any]) -> Callable[..., Any]:
-    def apply(*operands: Array) -> Any:
+    def apply(*operands: NDArray) -> Any:
         greatest = float(2**62)
         return function(*(np.nan_to_num(np.clip(item, -greatest, greatest)).astype(np.int64) for item in operands))
 
@@ -87,7 +88,7 @@ def _of_integers(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 #: Operations on arrays of float64, by the names of Python's methods and of functions of `math`: of one number, of two.
-_OF_ONE: dict[str, Callable[[Array], Any]] = {
+_OF_ONE: dict[str, Callable[[NDArray], Any]] = {
     "neg": np.negative,
     "pos": np.positive,
     "abs": np.abs,
@@ -104,7 +105,7 @@ _OF_ONE: dict[str, Callable[[Array], Any]] = {
     "log10": np.log10,
     "exp": np.exp,
 }
-_OF_TWO: dict[str, Callable[[Array, Array], Any]] = {
+_OF_TWO: dict[str, Callable[[NDArray, NDArray], Any]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

@@ -6,8 +6,9 @@ import logging
 
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.eager_trials import Trials
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 SKIPPED = -100

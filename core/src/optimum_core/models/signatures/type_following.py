@@ -17,7 +17,8 @@ from optimum_core.errors import ExportError
 from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import InputLayout, Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 

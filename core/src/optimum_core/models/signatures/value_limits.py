@@ -16,10 +16,11 @@ from optimum_core.errors import ExportError
 from optimum_core.models.eager.bounded_calls import COUNTED, ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.inputs.special_forms import ANY_VALUES
 from optimum_core.models.signatures.axes import lengths_beside
 from optimum_core.models.signatures.eager_trials import tables_of
+from optimum_core.types.arrays import Arrays
 
 log = logging.getLogger(__name__)
 

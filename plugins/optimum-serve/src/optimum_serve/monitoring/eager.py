@@ -15,7 +15,8 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from optimum_core.types.arrays import NDArray
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -32,7 +33,7 @@ class Tensor(msgspec.Struct, array_like=True):
         values = np.ascontiguousarray(array)
         return cls(values.dtype.str, list(values.shape), values.tobytes())
 
-    def array(self) -> Array:
+    def array(self) -> NDArray:
         """Return the array."""
         return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape).copy()
 
@@ -113,7 +114,7 @@ def opened(begin: Begin) -> tuple[Any, Verdict]:
 def _compared(model: Any, sample: Sample, precision: str) -> Verdict:
     from optimum_core.errors import OptimumError
 
-    named: Mapping[str, Array] = {name: tensor.array() for name, tensor in sample.named.items()}
+    named: Mapping[str, NDArray] = {name: tensor.array() for name, tensor in sample.named.items()}
     item = named if sample.whole is None else sample.whole.array()
     outputs = {name: tensor.array()[None] for name, tensor in sample.outputs.items()}
     try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
+from optimum_core.types.arrays import NDArray
 from optimum_serve.serving import ServedModel
-
-Array = np.ndarray[Any, Any]
 
 
 class Score(msgspec.Struct, kw_only=True):
@@ -19,7 +16,7 @@ class Score(msgspec.Struct, kw_only=True):
     score: float
 
 
-def classes(model: ServedModel, logits: Array, function: str | None = None) -> list[Score]:
+def classes(model: ServedModel, logits: NDArray, function: str | None = None) -> list[Score]:
     """Return all classes of one input, the likeliest first.
 
     Args:
@@ -31,12 +28,12 @@ def classes(model: ServedModel, logits: Array, function: str | None = None) -> l
     return [Score(label=labels[place], score=float(scores[place])) for place in order]
 
 
-def sigmoid(logits: Array) -> Array:
+def sigmoid(logits: NDArray) -> NDArray:
     """Return the sigmoid, in a form that does not overflow and keeps small shares."""
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
-def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
+def _probabilities(model: ServedModel, logits: NDArray, function: str | None) -> NDArray:
     if function == "none":
         return logits
     several = model.model.config_value("problem_type") == "multi_label_classification"

@@ -15,6 +15,7 @@ import numpy as np
 from starlette.responses import Response
 
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_serve.bodies import whole_number
 from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
@@ -31,7 +32,6 @@ _TYPES = {
     "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
 }  # fmt: skip
 _DTYPES = {name: dtype for dtype, name in _TYPES.items()}
-Array = np.ndarray[Any, Any]
 
 
 class Tensor(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -190,7 +190,7 @@ def _check_parameters(asked: InferRequest) -> None:
         raise invalid(f"input {twice!r} came twice")
 
 
-def _check_types(arrays: Mapping[str, Array], model: ServedModel) -> None:
+def _check_types(arrays: Mapping[str, NDArray], model: ServedModel) -> None:
     """Refuse a type of another kind than the model's: whole numbers, fractions, or booleans."""
     kinds = {spec.name: spec.dtype for spec in model.model.manifest.inputs}
     for name, array in arrays.items():
@@ -223,13 +223,13 @@ def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, memoryview]:
     return decoded(_INFER, body[:size]), memoryview(body)[size:]
 
 
-def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
+def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, NDArray]:
     """Return the arrays of a request; those without data follow one another behind the JSON.
 
     Raises:
         RequestError: a tensor is not what it says it is.
     """
-    found: dict[str, Array] = {}
+    found: dict[str, NDArray] = {}
     for tensor in tensors:
         if tensor.datatype not in _DTYPES:
             raise invalid(
@@ -249,7 +249,7 @@ def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
     return found
 
 
-def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> NDArray:
     try:
         values = np.asarray(tensor.data)
         if tensor.data is not None and not values.size:
@@ -265,7 +265,7 @@ def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
         raise invalid(f"input {tensor.name!r}: {error}") from None
 
 
-def _tensor(name: str, array: Array, *, binary: bool) -> tuple[Tensor, bytes | None]:
+def _tensor(name: str, array: NDArray, *, binary: bool) -> tuple[Tensor, bytes | None]:
     datatype = _TYPES[array.dtype.name]
     shape = list(array.shape)
     if not binary:

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta
 from starlette.responses import Response
 
+from optimum_core.types.arrays import NDArray
 from optimum_serve.abilities import LOGITS
 from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import empty, invalid
@@ -23,7 +24,6 @@ from optimum_serve.serving import Rows, ServedModel
 
 _NAME = "Cohere"
 Count = Annotated[int, Meta(ge=1)]
-Array = np.ndarray[Any, Any]
 
 
 class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -167,11 +167,11 @@ async def _scored(model: ServedModel, query: str, texts: list[str], *, truncate:
     return await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate)
 
 
-def _logits(found: Rows) -> Array:
+def _logits(found: Rows) -> NDArray:
     return np.stack(found.values)[:, 0]
 
 
-def _order(logits: Array, most: int | None) -> list[int]:
+def _order(logits: NDArray, most: int | None) -> list[int]:
     """Return places, the greatest first: of the logits, as shares near 1 are all the same."""
     return [int(place) for place in np.argsort(-logits, kind="stable")[:most]]
 

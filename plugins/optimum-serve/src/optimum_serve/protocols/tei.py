@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Meta
 from starlette.responses import Response
 
+from optimum_core.types.arrays import NDArray
 from optimum_serve.abilities import LOGITS, SENTENCE
 from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
 from optimum_serve.errors import empty, invalid
@@ -33,7 +34,6 @@ from optimum_serve.version import __version__
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 #: Outputs with a vector for each token, by the kinds of encoders that have them.
 _TOKENS = ("token_embeddings", "last_hidden_state")
-Array = np.ndarray[Any, Any]
 Body = TypeVar("Body")
 
 
@@ -162,7 +162,7 @@ def _encoder(call: Call, side: str, prompt_name: str | None) -> tuple[ServedMode
     return model, prompt_of(model, prompt_name)
 
 
-def _unit(rows: Array) -> Array:
+def _unit(rows: NDArray) -> NDArray:
     rows = rows.astype(np.promote_types(rows.dtype, np.float32), copy=False)  # squares leave the range of 16 bits
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
@@ -216,7 +216,7 @@ def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
     return found, False
 
 
-async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool | None) -> list[Array]:
+async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool | None) -> list[NDArray]:
     """Return the logits of texts and of pairs, which are tokenized apart."""
     rows: list[Any] = [None] * len(texts)
     for kind in (str, tuple):

@@ -10,29 +10,29 @@ import numpy as np
 
 from optimum_core.errors import UnavailableError
 from optimum_core.packages import present
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
-Activation = Callable[[Array], Array]
+Activation = Callable[[NDArray], NDArray]
 _TORCH = "torch.nn."
 _erf = np.frompyfunc(math.erf, 1, 1)  # numpy has none
 
 
-def sigmoid(values: Array) -> Array:
+def sigmoid(values: NDArray) -> NDArray:
     """Return the logistic function of each value."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * values)), dtype=values.dtype)  # does not overflow
 
 
-def softmax(values: Array) -> Array:
+def softmax(values: NDArray) -> NDArray:
     """Return shares along the last axis."""
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def _softplus(values: Array) -> Array:
+def _softplus(values: NDArray) -> NDArray:
     return np.asarray(np.logaddexp(values, 0, dtype=values.dtype))
 
 
-def _gelu(values: Array) -> Array:
+def _gelu(values: NDArray) -> NDArray:
     return np.asarray(0.5 * values * (1 + np.asarray(_erf(values / math.sqrt(2)), dtype=values.dtype)))
 
 
@@ -78,7 +78,7 @@ def activation_at(path: str, who: str) -> Activation:
     return lambda values: _by_torch(module, values)
 
 
-def _by_torch(module: Any, values: Array) -> Array:
+def _by_torch(module: Any, values: NDArray) -> NDArray:
     import torch
 
     with torch.no_grad():

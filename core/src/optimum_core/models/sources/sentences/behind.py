@@ -22,7 +22,8 @@ from optimum_core.models.sources.sentences.module_settings import (
     modes_of,
     names_of,
 )
-from optimum_core.models.sources.sentences.stored import Array, read_stored
+from optimum_core.models.sources.sentences.stored import read_stored
+from optimum_core.types.arrays import NDArray
 
 _AGAIN = "fetch or save it again"
 
@@ -51,11 +52,11 @@ class DenseLayer:
         taken, given: the names of what it takes and gives.
     """
 
-    weight: Array
-    bias: Array | None
+    weight: NDArray
+    bias: NDArray | None
     activation: Activation
     is_residual: bool
-    residual: Array | None
+    residual: NDArray | None
     taken: str
     given: str
 
@@ -72,8 +73,8 @@ class Normalization:
 class LayerNormalization:
     """Layer normalization of the sentence vector, with a weight and a bias for each dimension."""
 
-    weight: Array
-    bias: Array
+    weight: NDArray
+    bias: NDArray
 
 
 Module = TokenPooling | DenseLayer | Normalization | LayerNormalization
@@ -138,7 +139,7 @@ class _Weights:
         if not self._found:
             raise SourceError(who, f"the weights of its module {kind} are not in {place}", _AGAIN)
 
-    def take(self, name: str, *shape: int) -> Array:
+    def take(self, name: str, *shape: int) -> NDArray:
         """Return the weights of this name.
 
         Raises:

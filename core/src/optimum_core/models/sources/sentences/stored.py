@@ -14,8 +14,8 @@ from optimum_core.artifact.embedding import MODULES
 from optimum_core.errors import SourceError
 from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.packages import present
+from optimum_core.types.arrays import NDArray
 
-Array = np.ndarray[Any, Any]
 #: The files of a module's weights: the first that exists counts; the second is a pickle, which torch reads.
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 _AGAIN = "fetch or save it again"
@@ -23,7 +23,7 @@ _TYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "
 _HEADER = 8  # bytes of its length
 
 
-def read_stored(place: Path, who: str) -> dict[str, Array]:
+def read_stored(place: Path, who: str) -> dict[str, NDArray]:
     """Return the weights in the folder of a module in fp32, by name; none where it holds no file of weights.
 
     Raises:
@@ -46,14 +46,14 @@ def read_stored(place: Path, who: str) -> dict[str, Array]:
     return {}
 
 
-def _read_safetensors(raw: bytes) -> dict[str, Array]:
+def _read_safetensors(raw: bytes) -> dict[str, NDArray]:
     length = int.from_bytes(raw[:_HEADER], "little")
     body = memoryview(raw)[_HEADER + length :]
     header = json.loads(raw[_HEADER : _HEADER + length])
     return {name: _tensor(entry, body) for name, entry in header.items() if name != "__metadata__"}
 
 
-def _tensor(entry: Mapping[str, Any], body: memoryview) -> Array:
+def _tensor(entry: Mapping[str, Any], body: memoryview) -> NDArray:
     """Return a tensor in fp32; bf16 is the upper half of its bits."""
     start, end = entry["data_offsets"]
     values = np.frombuffer(body[start:end], _TYPES[entry["dtype"]]).reshape(entry["shape"])
