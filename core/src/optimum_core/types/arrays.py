@@ -1,16 +1,15 @@
-"""Aliases of numpy's arrays for annotations. Numpy itself is not imported, so that this room stays fast to import."""
+"""Aliases of numpy's arrays for annotations. This module imports numpy, and the rest of `types` does not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 #: An array of any type and shape. What crosses a boundary is an `optimum_core.types.Array`, which need not be numpy's.
-NDArray: TypeAlias = "np.ndarray[Any, Any]"
+NDArray = np.ndarray[Any, Any]
 #: Arrays by name.
-Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
+Arrays = dict[str, NDArray]
 #: Arrays by name that are only read.
-ArrayMapping: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
+ArrayMapping = Mapping[str, NDArray]
