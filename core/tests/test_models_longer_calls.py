@@ -103,7 +103,7 @@ def test_no_call_is_larger_than_what_memory_holds(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("count", range(12))
 def test_a_call_that_takes_too_long_leaves_gradients_as_they_were(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At whatever function it is stopped: the end of a block without gradients is one too."""
-    monkeypatch.setattr(longer_calls._Recorder, "_is_late", lambda self: len(self.functions) > count)
+    monkeypatch.setattr(longer_calls._FunctionRecorder, "_is_late", lambda self: len(self.functions) > count)
     assert torch.is_grad_enabled()
     _described(LOOPS[0][1])
     try:

@@ -18,7 +18,7 @@ from optimum_core.generation.decoder_session import Decoder
 from optimum_core.models.decoders.description import NotADecoderError
 from optimum_core.models.inputs.processor import asked_about
 from optimum_core.models.multimodal.description import describe_pictures, merge_of
-from optimum_core.models.multimodal.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
+from optimum_core.models.multimodal.merge_session import WEIGHTS, EagerMergeSession, read_merge, save_merge
 from optimum_core.plugins import PluginManager
 from optimum_core.testing.decoders import decoder_of
 from optimum_core.testing.pictures import described, picture_inputs, picture_model, picture_rows
@@ -132,7 +132,7 @@ def test_the_merge_is_kept_without_the_language_model(tmp_path: Path) -> None:
     assert any("vision_tower" in name for name in names)
     assert not any("language_model.layers" in name or "lm_head" in name for name in names)
     _, decoder = merge_of(module, decoder_of(described("gemma3")))
-    merge = MergeSession(inputs=(), outputs=described("gemma3").outputs, original=read)
+    merge = EagerMergeSession(inputs=(), outputs=described("gemma3").outputs, original=read)
     made = merge.run(merge.before(decoder), picture_inputs("gemma3"))
     wanted = module(**picture_inputs("gemma3")).logits.detach().numpy()
     np.testing.assert_allclose(made["logits"], wanted, atol=1e-5 * np.abs(wanted).max())

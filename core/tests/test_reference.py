@@ -22,7 +22,7 @@ from optimum_core.errors import VerificationError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.axes import MANY, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature, describe
-from optimum_core.models.signatures.switches import Numbers, lengths_around, numbers_of, with_rungs
+from optimum_core.models.signatures.switches import ConfigNumbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.empty_rows import EMPTY, SHORT, SILENT
@@ -37,12 +37,12 @@ Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
 
 def test_a_configuration_names_its_switches() -> None:
-    assert numbers_of(BigBirdConfig()) == Numbers(positions=(4096,), switches=(64, 704))
+    assert numbers_of(BigBirdConfig()) == ConfigNumbers(positions=(4096,), switches=(64, 704))
     assert numbers_of(LongformerConfig(attention_window=[256, 512])).switches == (256, 512)
     rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
     assert numbers_of(LlamaConfig(max_position_embeddings=2048, rope_parameters=rope)).positions == (512, 2048)
     assert numbers_of(GPT2Config(n_positions=77)).positions == (77,)
-    assert numbers_of(None) == Numbers()
+    assert numbers_of(None) == ConfigNumbers()
 
 
 def test_numbers_are_found_in_parts_and_from_the_tokenizer() -> None:
@@ -54,13 +54,13 @@ def test_numbers_are_found_in_parts_and_from_the_tokenizer() -> None:
             return vars(self)
 
     config = Part(text_config=Part(sliding_window=96, use_window=True, num_blocks=3), max_seq_len=300)
-    assert numbers_of(config) == Numbers(positions=(300,), switches=(96,))
+    assert numbers_of(config) == ConfigNumbers(positions=(300,), switches=(96,))
     assert numbers_of(config, Part(model_max_length=128)).positions == (128, 300)
     assert numbers_of(config, Part(model_max_length=10**30)).positions == (300,)
 
 
 def test_lengths_lie_on_both_sides_of_a_switch_and_within_the_limit() -> None:
-    numbers = Numbers(positions=(256,), switches=(16, 64))
+    numbers = ConfigNumbers(positions=(256,), switches=(16, 64))
     assert lengths_around(numbers, 29, None) == (64, 65, 256, 384)
     assert lengths_around(numbers, 29, 250) == (64, 65, 250)
     assert with_rungs((3000,), 200) == (800, 3000)

@@ -17,7 +17,7 @@ from fake_backend import QUICK, Acme, Memory, Search, right, slow, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measure
-from optimum_core.measure.cpu_load import Load, other_load
+from optimum_core.measure.cpu_load import CpuLoad, other_load
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
@@ -109,7 +109,7 @@ def test_load_of_other_programs_is_measured_where_it_can_be_seen(monkeypatch: py
     assert load.cores is not None and load.cores >= 0
     with other_load((psutil.cpu_count() or 1) + 1) as unseen:
         pass
-    assert unseen == Load(cores=None)
+    assert unseen == CpuLoad(cores=None)
 
 
 def _baking(candidate_route: str) -> Acme:

@@ -14,7 +14,7 @@ from optimum_core.cache import Cache
 from optimum_core.errors import NoBackendWarning, OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
-from optimum_core.measure.workload import Shape
+from optimum_core.measure.workload import WorkloadShape
 from optimum_core.models import pretrained, tasks
 from optimum_core.models.eager.torch_modes import ordinary_modes, settings_kept
 from optimum_core.models.silence import torch_muted
@@ -39,7 +39,7 @@ def accelerate(
     task: str | None = None,
     precision: str | None = None,
     sample_inputs: Any = None,
-    shapes: Sequence[Shape] | None = None,
+    shapes: Sequence[WorkloadShape] | None = None,
     objective: str | None = None,
     budget: float | None = None,
     verify: bool = True,

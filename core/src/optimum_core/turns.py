@@ -21,7 +21,7 @@ PATIENCE = 5.0
 
 
 @dataclass(eq=False, slots=True)
-class _Search:
+class _RunningSearch:
     """A search that runs.
 
     Attributes:
@@ -37,7 +37,7 @@ class _Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running: list[_Search] = []
+        self._running: list[_RunningSearch] = []
 
     def begin_anew(self) -> None:
         """Forget searches of other threads: in a process that was forked beside them, they never end. Those of this
@@ -50,7 +50,7 @@ class _Turns:
     @contextmanager
     def taken(self, on_wait: Callable[[], None]) -> Iterator[bool]:
         """Run a search once it has the turn, and yield whether it waited for another thread."""
-        search = _Search(threading.get_ident())
+        search = _RunningSearch(threading.get_ident())
         if waits := not self._begin(search, wait=False):
             on_wait()
             self._begin(search, wait=True)
@@ -61,7 +61,7 @@ class _Turns:
                 self._running.remove(search)
                 self._changed.notify_all()
 
-    def _begin(self, search: _Search, *, wait: bool) -> bool:
+    def _begin(self, search: _RunningSearch, *, wait: bool) -> bool:
         with self._changed:
             while (seconds := self._seconds_to_wait(search)) != 0:
                 if not wait:
@@ -70,7 +70,7 @@ class _Turns:
             self._running.append(search)
             return True
 
-    def _seconds_to_wait(self, search: _Search) -> float | None:
+    def _seconds_to_wait(self, search: _RunningSearch) -> float | None:
         """Return the seconds until a search may take the turn, as things are; None: there is no end in sight."""
         last = self._running[-1] if self._running else search
         if last.thread == search.thread:
@@ -81,7 +81,7 @@ class _Turns:
     def lent(self) -> Iterator[None]:
         """Let others search while the block runs, if it is of the search that has the turn; then wait for them."""
         with self._changed:
-            search = self._running[-1] if self._running else _Search(0)
+            search = self._running[-1] if self._running else _RunningSearch(0)
             may_lend = search.thread == threading.get_ident() and search.lent_since is None
             if may_lend:
                 search.lent_since = time.monotonic()

@@ -17,7 +17,7 @@ from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.generation.generator import generator_of
 from optimum_core.testing.decoders import decoder
 from optimum_core.types import Artifact
-from optimum_openvino.foreign import FOREIGN
+from optimum_openvino.foreign_ir import FOREIGN_IR
 
 _IDS = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
 _MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
@@ -29,8 +29,8 @@ def theirs(exported: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
     model, directory = decoder("llama"), tmp_path / "theirs"
     directory.mkdir()
-    assert FOREIGN.release is not None
-    FOREIGN.release(generator_of(exported("llama", "openvino-ir", route="module"), tmp_path), directory)
+    assert FOREIGN_IR.release is not None
+    FOREIGN_IR.release(generator_of(exported("llama", "openvino-ir", route="module"), tmp_path), directory)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
     return directory
@@ -87,6 +87,6 @@ def test_a_graph_of_another_name_is_found_in_the_folder_of_sentence_transformers
     place.mkdir()
     graph = place / "openvino_model_qint8_quantized.xml"
     graph.write_text('<?xml version="1.0"?>\n<net name="m" version="11">', encoding="utf-8")
-    assert FOREIGN.find(tmp_path) == (graph, graph.with_suffix(".bin"))
+    assert FOREIGN_IR.find(tmp_path) == (graph, graph.with_suffix(".bin"))
     (place / "other.xml").write_bytes(graph.read_bytes())
-    assert FOREIGN.find(tmp_path) == ()
+    assert FOREIGN_IR.find(tmp_path) == ()

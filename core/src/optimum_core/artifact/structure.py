@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Constant = bool | int | float | str | None
-Kind = Literal["tensor", "constant", "list", "tuple", "namedtuple", "dict", "output"]
+NodeKind = Literal["tensor", "constant", "list", "tuple", "namedtuple", "dict", "output"]
 
 #: The name of a constant None in place of a cache for generation.
 CACHE = "cache"
@@ -26,7 +26,7 @@ class Structure:
         items: the items of a container, in order.
     """
 
-    kind: Kind
+    kind: NodeKind
     name: str = ""
     value: Constant = None
     keys: tuple[Constant, ...] = ()

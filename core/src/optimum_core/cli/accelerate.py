@@ -14,27 +14,29 @@ from optimum_core.cli.arguments import Verbose, typed
 from optimum_core.cli.failure import is_verbose
 from optimum_core.errors import ArtifactError, NoBackendWarning
 
-Model = Annotated[str, typer.Argument(help="A directory, or a hub id.")]
+ModelArgument = Annotated[str, typer.Argument(help="A directory, or a hub id.")]
 Out = Annotated[str, typer.Argument(help="Where to save the artifact: a new or empty directory.")]
-Target = Annotated[str, typer.Option(help="auto, a backend, or backend:device.")]
+TargetOption = Annotated[str, typer.Option(help="auto, a backend, or backend:device.")]
 Task = Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")]
 Precision = Annotated[
     str | None, typer.Option(help="fp32, bf16 or fp16; auto lets all compete. By default that of the weights.")
 ]
 Objective = Annotated[str | None, typer.Option(help="latency (unless said), throughput, size or energy.")]
-Budget = Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")]
+BudgetOption = Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")]
 Level = Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")]
 Quantize = Annotated[
     str | None, typer.Option(help="int8, int4, …, a scheme such as static-int8, a preset, or a recipe's YAML file.")
 ]
-Calibration = Annotated[Path | None, typer.Option(help="Typical texts: a line each (.txt), or rows (.jsonl, .csv).")]
+CalibrationOption = Annotated[
+    Path | None, typer.Option(help="Typical texts: a line each (.txt), or rows (.jsonl, .csv).")
+]
 Evaluate = Annotated[
     Path | None, typer.Option(help="Labelled rows (.jsonl, .csv), for the recipe's metric, or accuracy.")
 ]
 MaxDrop = Annotated[
     str | None, typer.Option(help="How much of the metric may be lost: 0.01, or 1% of the model's own.")
 ]
-Shapes = Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")]
+ShapesOption = Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
@@ -42,7 +44,7 @@ TrustRemoteCode = Annotated[
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not compare with the eager model; the artifact says so.")
 ]
-Options = Annotated[
+BackendOptions = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the backend of --target; may be repeated.")
 ]
 Overwrite = Annotated[
@@ -51,23 +53,23 @@ Overwrite = Annotated[
 
 
 def accelerate(
-    model: Model,
+    model: ModelArgument,
     out: Out,
-    target: Target = "auto",
+    target: TargetOption = "auto",
     task: Task = None,
     precision: Precision = None,
     objective: Objective = None,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     level: Level = None,
     quantize: Quantize = None,
-    calibration: Calibration = None,
+    calibration: CalibrationOption = None,
     evaluate: Evaluate = None,
     max_drop: MaxDrop = None,
-    shapes: Shapes = None,
+    shapes: ShapesOption = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
-    option: Options = None,
+    option: BackendOptions = None,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:

@@ -31,7 +31,7 @@ class ScoredProgress(Progress):
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class _Row:
+class _TextRow:
     """One text.
 
     Attributes:
@@ -99,8 +99,8 @@ class StateBatch:
             raise UnavailableError("continuous batching", why, "write one text after another, or several in turns")
         self._decoder, self._join, self._limits = decoder, session.join, limits
         self._position: int = _BYTES * getattr(session, "held", 1) * session.state.values_of_a_position
-        self._waiting: deque[_Row] = deque()
-        self._rows: list[_Row] = []
+        self._waiting: deque[_TextRow] = deque()
+        self._rows: list[_TextRow] = []
         self._generation: Generation | None = None
         self._count = 0
         self._is_closed = False
@@ -178,7 +178,7 @@ class StateBatch:
     def _make_room(self) -> None:
         """Let rows that have ended leave, and, while memory is too small for the others, the newest of these wait."""
         going_on = [row for row in self._rows if not row.ended]
-        waiting: list[_Row] = []
+        waiting: list[_TextRow] = []
         while len(going_on) > 1 and len(going_on) * max(len(row.ids) for row in going_on) > self.positions:
             newest = max(going_on, key=lambda row: row.number)
             going_on.remove(newest)
@@ -197,9 +197,9 @@ class StateBatch:
         running = [(place, row) for place, row in enumerate(self._rows) if not row.ended]
         return {row.number: row.take(scores[place : place + 1]) for place, row in running}
 
-    def _read(self, found: dict[int, ScoredProgress]) -> list[_Row]:
+    def _read(self, found: dict[int, ScoredProgress]) -> list[_TextRow]:
         """Read prompts, as many tokens as one step may; return the rows that have their first token."""
-        joining: list[_Row] = []
+        joining: list[_TextRow] = []
         budget = self._limits.tokens
         while budget > 0 and self._waiting and self._has_room(joining):
             row = self._waiting[0]
@@ -214,13 +214,13 @@ class StateBatch:
                 joining.append(row)
         return joining
 
-    def _has_room(self, joining: Sequence[_Row]) -> bool:
+    def _has_room(self, joining: Sequence[_TextRow]) -> bool:
         """Whether another row fits into memory, with some more tokens of each."""
         rows = [row for row in (*self._rows, *joining) if not row.ended]
         whole = (len(rows) + 1) * max(row.soon for row in (*rows, self._waiting[0]))
         return not rows or (len(rows) < self._limits.rows and whole <= self.positions)
 
-    def _regroup(self, joining: Sequence[_Row], leaving: Sequence[_Row] = ()) -> None:
+    def _regroup(self, joining: Sequence[_TextRow], leaving: Sequence[_TextRow] = ()) -> None:
         """Join the rows that go on in one state, and free the others and those that are leaving."""
         former = self._generation
         parts = [(row, former, place) for place, row in enumerate(self._rows) if former is not None]
@@ -262,9 +262,9 @@ class StateBatch:
         self._regroup(())
 
 
-def _row(number: int, ids: Sequence[int], sampling: Sampling | Settings) -> _Row:
+def _row(number: int, ids: Sequence[int], sampling: Sampling | Settings) -> _TextRow:
     settings = sampling if isinstance(sampling, Settings) else _settings_of(sampling)
-    return _Row(
+    return _TextRow(
         number=number,
         ids=list(ids),
         length=len(ids),

@@ -11,21 +11,21 @@ import psutil
 
 
 @dataclass(slots=True)
-class Load:
+class CpuLoad:
     """The number of cores that other processes kept busy, on average; None: this process cannot see them all."""
 
     cores: float | None = None
 
 
 @contextmanager
-def other_load(usable_cores: int) -> Iterator[Load]:
+def other_load(usable_cores: int) -> Iterator[CpuLoad]:
     """Measure the CPU load of other processes while the block runs.
 
     Args:
         usable_cores: number of cores that this process may use. If the machine has more, others may be busy on those
             without disturbing anything, so that the load stays None.
     """
-    found, own = Load(), psutil.Process()
+    found, own = CpuLoad(), psutil.Process()
     if psutil.cpu_count() != usable_cores:
         yield found
         return

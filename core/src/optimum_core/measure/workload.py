@@ -19,7 +19,7 @@ from optimum_core.types.traffic import CALLS
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
 
-Shape = Sequence[int] | Mapping[str, int]
+WorkloadShape = Sequence[int] | Mapping[str, int]
 
 #: Default batch and sequence lengths: a short and a long request, and a small batch.
 DEFAULT_TEXT: tuple[tuple[int, int], ...] = ((1, 16), (1, 128), (8, 128))
@@ -71,7 +71,7 @@ _UNLIMITED = Limits(least={}, greatest={})
 
 
 def workload(
-    shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Limits = _UNLIMITED
+    shapes: Sequence[WorkloadShape] | None, inputs: Sequence[TensorSpec], limits: Limits = _UNLIMITED
 ) -> tuple[WorkShape, ...]:
     """Return the shapes to measure at.
 
@@ -108,7 +108,7 @@ def _within_memory(shape: WorkShape, inputs: Sequence[TensorSpec]) -> WorkShape:
     return shape
 
 
-def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:
+def signature_workload(shapes: Sequence[WorkloadShape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:
     """Return the shapes to measure a model that generates at, by its parts.
 
     Raises:
@@ -124,7 +124,7 @@ def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature
     return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
 
 
-def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> tuple[WorkShape, ...]:
+def generation_workload(shapes: Sequence[WorkloadShape] | None, longest: int | None) -> tuple[WorkShape, ...]:
     """Return the shapes to measure a generative model at: (batch, prompt, new tokens).
 
     Args:
@@ -143,7 +143,7 @@ def _text_to_write(found: Mapping[str, int]) -> WorkShape:
 
 
 def merged_workload(
-    shapes: Sequence[Shape] | None, traced: Mapping[str, int], axes: Collection[str], longest: int | None
+    shapes: Sequence[WorkloadShape] | None, traced: Mapping[str, int], axes: Collection[str], longest: int | None
 ) -> tuple[WorkShape, ...]:
     """Return the shapes to measure a model of pictures or sound with text at: (batch, prompt, new tokens).
 
@@ -168,7 +168,7 @@ def merged_workload(
 
 
 def encoder_decoder_workload(
-    shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None
+    shapes: Sequence[WorkloadShape] | None, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None
 ) -> tuple[WorkShape, ...]:
     """Return the shapes to measure an encoder-decoder at: (batch, sequence, new tokens), without a text (batch, new).
 
@@ -194,7 +194,7 @@ def encoder_decoder_workload(
 
 
 def _with_new(
-    shape: Shape, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None, *, has_text: bool
+    shape: WorkloadShape, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None, *, has_text: bool
 ) -> WorkShape:
     lengths, new = _apart(shape, has_text=has_text)
     if new < 1 or (longest is not None and new >= longest):
@@ -205,7 +205,7 @@ def _with_new(
     return WorkShape(name=f"{made.name}+{new}", lengths={**defaults, **made.lengths}, new=new)
 
 
-def _apart(shape: Shape, *, has_text: bool) -> tuple[Shape, int]:
+def _apart(shape: WorkloadShape, *, has_text: bool) -> tuple[WorkloadShape, int]:
     """Return the lengths of a shape for the encoder, and its number of new tokens."""
     if isinstance(shape, Mapping):
         return {axis: length for axis, length in shape.items() if axis != NEW}, int(shape.get(NEW, NEW_TOKENS))
@@ -228,7 +228,7 @@ def tuned_for(shapes: Sequence[WorkShape]) -> str:
 
 
 def _with_calls(
-    shapes: Sequence[Shape] | None, made_of: Callable[[Any], tuple[WorkShape, ...]]
+    shapes: Sequence[WorkloadShape] | None, made_of: Callable[[Any], tuple[WorkShape, ...]]
 ) -> tuple[WorkShape, ...]:
     """Return the workload of shapes without their number of calls, each with that number.
 
@@ -273,7 +273,7 @@ def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Limits) 
     return WorkShape(name=f"{batch}x{length}", lengths=lengths)
 
 
-def _stated(shape: Shape, axes: tuple[str, ...], limits: Limits) -> WorkShape:
+def _stated(shape: WorkloadShape, axes: tuple[str, ...], limits: Limits) -> WorkShape:
     if isinstance(shape, Mapping):
         unknown = [axis for axis in shape if axis not in axes]
         if unknown:

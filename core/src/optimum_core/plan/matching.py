@@ -13,11 +13,11 @@ from optimum_core.errors import UnavailableError
 from optimum_core.plan.offers import is_asked_for, offers_of
 from optimum_core.plan.refusals import cannot_quantize, nothing_fits
 from optimum_core.plan.target import AUTO, Target
-from optimum_core.plan.way import FLOATS, FULL_PRECISION, Quantization, Steps, Way
+from optimum_core.plan.way import FLOATS, FULL_PRECISION, Conversions, Quantization, Way
 from optimum_core.types import Offer, Support
 
 #: Exporter, format, routes, and conversions between that format and the one that is loaded.
-Chain = tuple[str, str, tuple[str, ...], Steps]
+Chain = tuple[str, str, tuple[str, ...], Conversions]
 
 
 def ways(
@@ -149,7 +149,7 @@ def _quantized_ways_of(
                     )
 
 
-def _conversions(made: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[tuple[str, Steps]]:
+def _conversions(made: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[tuple[str, Conversions]]:
     """Yield the formats that `offer` loads and that `made` is or can be converted to, with the conversion steps."""
     if made in offer.loads:
         yield made, ()

@@ -15,7 +15,7 @@ FLOATS = PRECISIONS
 DOUBLE = "fp64"
 
 #: (backend, input format, output format) of each conversion.
-Steps = tuple[tuple[str, str, str], ...]
+Conversions = tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

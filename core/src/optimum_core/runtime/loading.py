@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from optimum_core.measure.workload import Shape
+    from optimum_core.measure.workload import WorkloadShape
     from optimum_core.runtime.accelerated import AcceleratedModel
     from optimum_core.types import Hardware
 
@@ -25,7 +25,7 @@ def load(
     verify_files: bool = True,
     retune: bool = False,
     precision: str | None = None,
-    shapes: Sequence[Shape] | None = None,
+    shapes: Sequence[WorkloadShape] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> AcceleratedModel:
     """Open a saved artifact. Needs its backend, but torch and transformers only if that backend does.

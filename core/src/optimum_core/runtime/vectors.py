@@ -12,7 +12,7 @@ from optimum_core.types.arrays import NDArray
 
 #: The least norm that a vector is divided by, as in `torch.nn.functional.normalize`, and by cosine similarity.
 _LEAST = 1e-12
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+EMBEDDING_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def widened(vectors: NDArray) -> NDArray:
@@ -55,8 +55,8 @@ def quantized(vectors: NDArray, precision: str, who: str) -> NDArray:
 
 def check_precision(precision: Any, who: str) -> None:
     """Raise `InputError` for a precision of embeddings that is unknown."""
-    if precision not in PRECISIONS:
-        raise InputError(who, f"precision {precision!r} is unknown", f"pass one of {', '.join(PRECISIONS)}")
+    if precision not in EMBEDDING_PRECISIONS:
+        raise InputError(who, f"precision {precision!r} is unknown", f"pass one of {', '.join(EMBEDDING_PRECISIONS)}")
 
 
 def _dot(a: NDArray, b: NDArray) -> NDArray:

@@ -49,7 +49,7 @@ def search(context: SearchContext) -> SearchResult:
         VerificationError: no candidate is correct; the message has the table of those tried.
         ResourceError: no candidate is correct, and some failed for temporary reasons.
     """
-    running = _Search(context)
+    running = _CandidateSearch(context)
     try:
         return running.run()
     finally:
@@ -57,7 +57,7 @@ def search(context: SearchContext) -> SearchResult:
             candidate.close()
 
 
-class _Search:
+class _CandidateSearch:
     """The state of one search: the candidates tried so far."""
 
     def __init__(self, context: SearchContext) -> None:

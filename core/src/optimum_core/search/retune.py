@@ -19,7 +19,7 @@ from optimum_core.measure import Effort, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.measure.workload import (
     Limits,
-    Shape,
+    WorkloadShape,
     WorkShape,
     encoder_decoder_workload,
     generation_workload,
@@ -82,7 +82,12 @@ class CarriedCall:
 
 
 def retune(
-    manifest: Manifest, directory: Path, plugins: PluginManager, *, precision: str, shapes: Sequence[Shape] | None
+    manifest: Manifest,
+    directory: Path,
+    plugins: PluginManager,
+    *,
+    precision: str,
+    shapes: Sequence[WorkloadShape] | None,
 ) -> Manifest:
     """Find the best backend, device and precision of this machine; return the manifest with them and a report.
 
@@ -113,7 +118,7 @@ def retune(
             candidate.close()
 
 
-def _workload(manifest: Manifest, shapes: Sequence[Shape] | None) -> tuple[WorkShape, ...]:
+def _workload(manifest: Manifest, shapes: Sequence[WorkloadShape] | None) -> tuple[WorkShape, ...]:
     """Return the shapes to measure at: texts to write, for a model that generates."""
     limits, parts = Limits.of(manifest.axes), manifest.parts
     if not parts:

@@ -16,6 +16,7 @@ from optimum_core.plugins import Infer, manager
 from optimum_core.testing.models import POSITIONS
 from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
 from optimum_core.types import Session
+from optimum_core.types.arrays import ArrayMapping
 from optimum_core.verify import relative_error
 
 _THREADS, _CALLS = 8, 12
@@ -28,8 +29,6 @@ _RING = 130
 _LONG = POSITIONS + 80
 #: Relative tolerance between calls of the same session: sums may be taken in another order, but no more.
 _SAME = 1e-5
-
-Outputs = Mapping[str, np.ndarray[Any, Any]]
 
 
 class InferenceTests:
@@ -224,7 +223,7 @@ class _Unheard:
         return int(kind), int(index)
 
 
-def _bad(good: Outputs) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+def _bad(good: ArrayMapping) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
     """Return invalid calls, by their fault, derived from a valid call of the text model."""
     first = next(iter(good))
     return {
@@ -236,7 +235,7 @@ def _bad(good: Outputs) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
     }
 
 
-def _try(run: Infer, inputs: Outputs) -> None:
+def _try(run: Infer, inputs: ArrayMapping) -> None:
     """Make a call that should be rejected, by an error of the backend's own. If it succeeds, this is no failure: core
     rejects such calls before they reach the backend."""
     try:
@@ -264,7 +263,7 @@ _FORMS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
 }
 
 
-def _assert_same(got: Outputs, want: Outputs) -> None:
+def _assert_same(got: ArrayMapping, want: ArrayMapping) -> None:
     assert set(got) == set(want)
     for name, array in want.items():
         assert got[name].shape == array.shape, name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Promise:
+class ContractPromise:
     """A promise of the contract.
 
     Attributes:
@@ -85,8 +85,8 @@ _WRITTEN: tuple[tuple[str, str, str, str], ...] = (
 )
 
 #: By the name of the test.
-PROMISES: Mapping[str, Promise] = {
-    f"test_{name}": Promise(capability=capability, words=words, where=where)
+PROMISES: Mapping[str, ContractPromise] = {
+    f"test_{name}": ContractPromise(capability=capability, words=words, where=where)
     for name, capability, where, words in _WRITTEN
 }
 #: The rows of a scorecard, in order.

@@ -13,7 +13,7 @@ from optimum_core import __version__
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.plugins import Status, manager
-from optimum_core.testing.scorecard import Check, Outcome, Scorecard
+from optimum_core.testing.scorecard import Check, PromiseOutcome, Scorecard
 from optimum_core.types import Support
 
 _SUITE = """
@@ -72,7 +72,7 @@ class _Collected:
         """Keep the call of a test, or the setup that prevented it."""
         if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
             name, _, way = report.location[2].rpartition(".")[2].partition("[")
-            outcome: Outcome = report.outcome
+            outcome: PromiseOutcome = report.outcome
             self.checks.append(Check(test=name, way=way.removesuffix("]"), outcome=outcome, detail=_detail(report)))
 
 

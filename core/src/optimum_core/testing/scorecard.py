@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from optimum_core.testing.promises import CAPABILITIES, PROMISES
 
-Outcome = Literal["passed", "failed", "skipped"]
+PromiseOutcome = Literal["passed", "failed", "skipped"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class Check:
 
     test: str
     way: str
-    outcome: Outcome
+    outcome: PromiseOutcome
     detail: str = ""
 
 
@@ -54,7 +54,7 @@ class Scorecard:
         """Whether every promise was tested, or skipped for a reason."""
         return {check.test for check in self.checks} >= set(PROMISES)
 
-    def counts(self, outcome: Outcome, capability: str | None = None) -> int:
+    def counts(self, outcome: PromiseOutcome, capability: str | None = None) -> int:
         """Return the number of checks with an outcome, of one capability or of all."""
         return sum(
             check.outcome == outcome and capability in (None, PROMISES[check.test].capability) for check in self.checks
@@ -90,7 +90,7 @@ class Scorecard:
     def _row(self, capability: str) -> dict[str, int]:
         return {name: self.counts(name, capability) for name in ("passed", "failed", "skipped")}
 
-    def _of(self, outcome: Outcome) -> list[str]:
+    def _of(self, outcome: PromiseOutcome) -> list[str]:
         """Return a line for each test with an outcome; those of one cause stand together, below it."""
         causes: dict[str, dict[str, list[str]]] = {}
         for check in self.checks:

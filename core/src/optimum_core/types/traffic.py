@@ -22,7 +22,7 @@ CALLS = "calls"
 _STEPS = 8  # lengths in an octave: rounding takes an eighth at most
 _SHAPES = 6  # each costs the same time to measure
 _AGAIN = "write it anew: a server of optimum-serve does, with traffic_file"
-Lengths = tuple[tuple[str, int], ...]
+ShapeKey = tuple[tuple[str, int], ...]
 
 
 def rounded(length: int) -> int:
@@ -152,14 +152,14 @@ class Traffic:
             raise OptionError(who, f"it is no record of traffic: {why}", _AGAIN) from error
 
 
-def counted(counts: Mapping[Lengths, int]) -> tuple[ShapeCount, ...]:
+def counted(counts: Mapping[ShapeKey, int]) -> tuple[ShapeCount, ...]:
     """Return shapes with their numbers, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return tuple(ShapeCount(lengths=dict(lengths), count=count) for lengths, count in ordered)
 
 
 def _sum(shapes: Iterable[ShapeCount]) -> tuple[ShapeCount, ...]:
-    counts: Counter[Lengths] = Counter()
+    counts: Counter[ShapeKey] = Counter()
     for one in shapes:
         counts[tuple(sorted(one.lengths.items()))] += one.count
     return counted(counts)

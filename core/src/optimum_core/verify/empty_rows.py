@@ -24,7 +24,7 @@ SHORT = "a row of fewer samples than the model takes"
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _EmptyRow:
     """The last row of a batch.
 
     Attributes:
@@ -56,19 +56,19 @@ def empty_row_cases(
             yield found
 
 
-def _rows(signature: ModelSignature, masks: list[InputLayout]) -> Iterator[_Row]:
+def _rows(signature: ModelSignature, masks: list[InputLayout]) -> Iterator[_EmptyRow]:
     of_texts = [item for item in masks if "sequence" in str(item.meaning[-1])]
-    yield _Row(EMPTY, of_texts)
-    yield _Row(SILENT, [item for item in masks if item not in of_texts])
+    yield _EmptyRow(EMPTY, of_texts)
+    yield _EmptyRow(SILENT, [item for item in masks if item not in of_texts])
     if len(of_texts) > 1:
-        yield from (_Row(f"{EMPTY} in {item.name}", [item]) for item in of_texts)
+        yield from (_EmptyRow(f"{EMPTY} in {item.name}", [item]) for item in of_texts)
     least = signature.ranges.get("samples", AxisRange()).least
     if least > 1:
-        yield _Row(SHORT, [item for item in masks if item.axes[-1] == "samples"], least - 1)
+        yield _EmptyRow(SHORT, [item for item in masks if item.axes[-1] == "samples"], least - 1)
 
 
 def _case(
-    signature: ModelSignature, row: _Row, answered: Callable[[str, ArrayMapping], ReferenceCase]
+    signature: ModelSignature, row: _EmptyRow, answered: Callable[[str, ArrayMapping], ReferenceCase]
 ) -> ReferenceCase | None:
     layout = signature.layout
     inputs = {key: array.copy() for key, array in signature.draw(Case(name=row.name, seed=99)).items()}

@@ -17,7 +17,7 @@ from optimum_core.backend import limits, package_folder, present, read_options, 
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 from optimum_core.types.quantization import Scheme
-from optimum_openvino.foreign import FOREIGN
+from optimum_openvino.foreign_ir import FOREIGN_IR
 
 BACKEND = "openvino"
 FORMAT = "openvino-ir"
@@ -167,7 +167,7 @@ def support(hardware: Hardware) -> Support:
         versions=versions(("openvino", QUANTIZER, *_EXPORTERS)),
         generating_extras=("genai",),
         check_options=check_options,
-        foreign=(FOREIGN,),
+        foreign=(FOREIGN_IR,),
     )
 
 

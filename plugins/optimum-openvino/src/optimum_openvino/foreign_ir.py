@@ -62,6 +62,6 @@ def release(artifact: Artifact, output: Path) -> None:
     release_graph(artifact, output)
 
 
-FOREIGN = ForeignFormat(
+FOREIGN_IR = ForeignFormat(
     name="OpenVINO IR", format="openvino-ir", layout="optimum", find=find, adopt=adopt, release=release
 )

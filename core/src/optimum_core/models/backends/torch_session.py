@@ -15,7 +15,7 @@ from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, b
 from optimum_core.models.eager.calls import call
 from optimum_core.models.eager.outputs import as_array, flatten
 from optimum_core.models.multimodal.merge_session import (
-    MergeSession,
+    EagerMergeSession,
     language_caller,
     read_merge,
     save_merge,
@@ -60,18 +60,18 @@ class EagerSession:
         self.module = None
 
 
-def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | MergeSession:
+def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | EagerMergeSession:
     """Open a session on the eager model, or on the checkpoint in the artifact."""
     artifact = request.artifact
     if (written := written_merge(artifact)) is not None:
-        return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=read_merge(written))
+        return EagerMergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=read_merge(written))
     source = request.source or open_directory(artifact.path, name=artifact.path.name)
     if request.level not in (None, COMPILE):
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
     no_options("backend 'torch'", request.options)
     module = source.module()
     if request.part == MERGE:
-        return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=stripped(module))
+        return EagerMergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=stripped(module))
     module = EncoderModule(module).eval() if request.part == ENCODER else module
     module = language_caller(module, artifact.inputs) if artifact.inputs[0].name == EMBEDS else module
     module = behind_encoder(module) if artifact.state is not None else module

@@ -44,7 +44,7 @@ _ROWS, _LENGTH = 2, 7
 
 
 @dataclass(kw_only=True, slots=True)
-class _Trial:
+class _WholeCall:
     """A call of the whole model, to compare its parts with.
 
     Attributes:
@@ -127,7 +127,7 @@ def _generates_as_usual(cls: type) -> bool:
     return owner is GenerationMixin or not issubclass(owner, PreTrainedModel)
 
 
-def _called(module: Any, signature: ModelSignature) -> _Trial:
+def _called(module: Any, signature: ModelSignature) -> _WholeCall:
     """Call the model with a cache, some of the encoder's input padded where it has a mask."""
     ids, ids_mask = text = text_inputs([spec.name for spec in signature.inputs])
     lengths = {"batch": _ROWS, axis_of(signature, ids): _LENGTH}
@@ -147,7 +147,7 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
     cache = getattr(answer, "past_key_values", None)
     if cache is None or not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
         raise NotADecoderError("a call returns no cache of its own and of cross attention")
-    return _Trial(module=module, inputs=inputs, text=text, answer=answer)
+    return _WholeCall(module=module, inputs=inputs, text=text, answer=answer)
 
 
 def _answered(model: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -169,7 +169,7 @@ def axis_of(signature: ModelSignature, ids: str) -> str:
     return str(next(spec.shape[1] for spec in signature.inputs if spec.name == ids))
 
 
-def _encoder(signature: ModelSignature, trial: _Trial) -> tuple[PartSignature, tuple[str, ...]]:
+def _encoder(signature: ModelSignature, trial: _WholeCall) -> tuple[PartSignature, tuple[str, ...]]:
     """Return the interface of the encoder, and the outputs of the whole that generation does not read."""
     known, unread = _hidden(signature, trial)
     outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
@@ -180,7 +180,7 @@ def _encoder(signature: ModelSignature, trial: _Trial) -> tuple[PartSignature, t
     return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn=drawn), unread
 
 
-def _hidden(signature: ModelSignature, trial: _Trial) -> tuple[TensorSpec, tuple[str, ...]]:
+def _hidden(signature: ModelSignature, trial: _WholeCall) -> tuple[TensorSpec, tuple[str, ...]]:
     """Return the output of the whole model that is the encoder's, and those that are neither that nor logits.
 
     Raises:
@@ -196,7 +196,7 @@ def _hidden(signature: ModelSignature, trial: _Trial) -> tuple[TensorSpec, tuple
     return known[0], unread
 
 
-def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
+def _cross(trial: _WholeCall, encoder: PartSignature) -> PartSignature:
     """Return the interface of the cross attention, from the cache that a call gave."""
     rows, places, width = trial.answer.encoder_last_hidden_state.shape
     axis = encoder.outputs[0].shape[1]
@@ -228,7 +228,7 @@ def encoder_mask(made: Any, inputs: Any) -> Any:
     return made[ENCODER_MASK] if ENCODER_MASK in made else inputs.get("attention_mask")
 
 
-def _reads_mask(trial: _Trial) -> bool:
+def _reads_mask(trial: _WholeCall) -> bool:
     """Whether the decoder leaves out places of the encoder by a mask."""
     made, mask = trial.made, encoder_mask(trial.made, trial.before)
     if mask is None:
@@ -246,7 +246,7 @@ def _own_inputs(
     return tuple(first), last
 
 
-def _positions(trial: _Trial) -> Literal["places", "counts"] | None:
+def _positions(trial: _WholeCall) -> Literal["places", "counts"] | None:
     """Return the positions that the decoder assumes where a call states none; None: it takes none."""
     if IDS_PLACES not in inspect.signature(as_encoder_decoder(trial.module).forward).parameters:
         return None
@@ -265,7 +265,7 @@ def _positions(trial: _Trial) -> Literal["places", "counts"] | None:
     raise NotADecoderError("its decoder counts positions neither by place nor by mask")
 
 
-def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
+def _check_parts(trial: _WholeCall, known: DecoderSignature) -> None:
     """Compare the parts, called one by one and the decoder in two pieces, with a call of the whole."""
     assert known.encoder is not None
     whole, made = trial.whole["logits"], trial.made

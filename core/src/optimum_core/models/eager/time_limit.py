@@ -17,7 +17,7 @@ _SECONDS, _SECONDS_PER_MB = 45.0, 0.5
 _LEAST_WAIT = 0.05
 
 
-class _TooLongError(BaseException):
+class _TimeLimitError(BaseException):
     """Raised in the thread that took too long; no `Exception`, so that no handler between takes it for its own."""
 
 
@@ -40,7 +40,7 @@ def time_limit(seconds: float, who: str, remedy: str) -> Iterator[None]:
                 ended.wait(max(left, _LEAST_WAIT))  # on a busy machine the thread has less CPU time than that
         with lock:
             if not ended.is_set():
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_TooLongError))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_TimeLimitError))
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -51,7 +51,7 @@ def time_limit(seconds: float, who: str, remedy: str) -> Iterator[None]:
             # 3.11 would look for it at each step, and hang under a profiler.
             with lock:
                 ended.set()
-    except _TooLongError:
+    except _TimeLimitError:
         raise ExportError(who, f"it did not end within {seconds:.0f} s of CPU time", remedy) from None
 
 

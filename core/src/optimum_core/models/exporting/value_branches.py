@@ -31,7 +31,7 @@ from optimum_core.models.exporting import rewriting
 from optimum_core.models.exporting.rewriting.traced_lengths import traced_rounding
 from optimum_core.models.signatures import followed_numbers, size_records
 from optimum_core.models.signatures.followed_numbers import followed
-from optimum_core.models.signatures.size_records import Shape, functions_followed
+from optimum_core.models.signatures.size_records import RecordingShape, functions_followed
 from optimum_core.models.signatures.size_terms import Term
 
 #: A file and a line.
@@ -242,7 +242,7 @@ class _Unseen(TorchFunctionMode):
             return found
         self._reads.places.add(_place())
         if isinstance(found, tuple):
-            return Shape(followed(length, self) if length in lengths else length for length in found)
+            return RecordingShape(followed(length, self) if length in lengths else length for length in found)
         return followed(found, self) if found in lengths or func in _PRODUCTS else found
 
     def compared(self, name: str, left: Term, right: Term) -> None:

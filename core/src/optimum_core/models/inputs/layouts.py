@@ -17,7 +17,7 @@ from optimum_core.models.inputs.special_forms import (
     ENTITIES,
     EPISODE,
     SIZED,
-    Kind,
+    InputKind,
     in_patches,
     special_bounds,
     special_forms,
@@ -40,7 +40,7 @@ class InputLayout:
     """
 
     name: str
-    kind: Kind
+    kind: InputKind
     axes: tuple[int | str, ...]
     dtype: str = "float32"
     before: tuple[int | str, ...] = ()
@@ -203,7 +203,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
     return [InputLayout(name=name, **form._asdict()) for form in special_forms(name, facts)]
 
 
-def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
+def _text(name: str, kind: InputKind, facts: Facts) -> list[InputLayout]:
     axis = "decoder_sequence" if name.startswith("decoder_") else "sequence"
     axes: tuple[int | str, ...] = ("batch", axis)
     if "MultipleChoice" in facts.class_name:

@@ -8,10 +8,12 @@ from typing import Literal, NamedTuple
 
 from optimum_core.models.inputs.facts import Facts
 
-Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "indices", "spans", "grids", "given"]
+InputKind = Literal[
+    "ids", "mask", "types", "boxes", "image", "waveform", "features", "indices", "spans", "grids", "given"
+]
 
 #: Kinds of inputs of which the names do not tell the values.
-ANY_VALUES: frozenset[Kind] = frozenset({"given", "indices"})
+ANY_VALUES: frozenset[InputKind] = frozenset({"given", "indices"})
 #: Inputs of floats in the user's own units, of any size.
 SERIES = frozenset({"past_values", "future_values"})
 #: Inputs that record the steps of a reinforcement-learning episode.
@@ -42,7 +44,7 @@ SIZED = (
 class Form(NamedTuple):
     """Kind, axes and element type of an input; `before` names axes of a fixed length along which rows have padding."""
 
-    kind: Kind
+    kind: InputKind
     axes: tuple[int | str, ...]
     dtype: str = "float32"
     before: tuple[int | str, ...] = ()
@@ -111,7 +113,7 @@ def _entities(name: str, facts: Facts) -> Iterator[Form]:
     if name == "entity_position_ids":
         yield Form("spans", ("batch", "entities", int(facts.get("max_mention_length", default=30))), "int64")
     else:
-        kind: dict[str, Kind] = {"entity_ids": "indices", "entity_attention_mask": "mask"}
+        kind: dict[str, InputKind] = {"entity_ids": "indices", "entity_attention_mask": "mask"}
         yield Form(kind.get(name, "spans"), ("batch", "entities"), "int64")
 
 

@@ -18,7 +18,7 @@ from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import alike, ask, fresh
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.multimodal.merge_session import MergeSession, language_caller
+from optimum_core.models.multimodal.merge_session import EagerMergeSession, language_caller
 from optimum_core.models.multimodal.merging import LAYERS, sees_before, stripped
 from optimum_core.models.signatures.decoder_signature import TRACED, DecoderSignature, MergeSignature
 from optimum_core.models.signatures.signature import ModelSignature
@@ -32,7 +32,7 @@ _TAKEN = frozenset(
 
 
 @dataclass(kw_only=True, slots=True)
-class _Trial:
+class _WholeCall:
     """One call of the whole model, and what it handed to its language model."""
 
     inputs: Arrays
@@ -95,7 +95,7 @@ def _require_language_model(module: Any, signature: ModelSignature) -> None:
         raise NotADecoderError("its language model has no list of layers")
 
 
-def _called(module: Any, signature: ModelSignature) -> _Trial:
+def _called(module: Any, signature: ModelSignature) -> _WholeCall:
     inputs = signature.draw(Case(name="merge", padding="none"))
     handed = dict[str, Any]()
     copy: Any = fresh(module)
@@ -113,14 +113,14 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
         raise NotADecoderError(f"its language model takes more than embeddings: {', '.join(further)}")
     if not getattr(getattr(answer, "past_key_values", None), "layers", None):
         raise NotADecoderError("a call returns no cache of keys and values")
-    return _Trial(inputs=inputs, answer=answer, handed=handed)
+    return _WholeCall(inputs=inputs, answer=answer, handed=handed)
 
 
 def _is_content(value: Any) -> bool:
     return value is not None and not isinstance(value, bool | str | int | float)
 
 
-def _positions(module: Any, trial: _Trial) -> TensorSpec | None:
+def _positions(module: Any, trial: _WholeCall) -> TensorSpec | None:
     """Return the input for positions; None: the language model takes none."""
     import inspect
 
@@ -139,7 +139,7 @@ def _has_sections(module: Any) -> bool:
     return "mrope_section" in str(module.config.get_text_config().rope_parameters)
 
 
-def _masks(trial: _Trial) -> Iterator[TensorSpec]:
+def _masks(trial: _WholeCall) -> Iterator[TensorSpec]:
     """Yield the masks of pairs that the language model is handed."""
     given = trial.handed.get("attention_mask")
     kinds = list(given) if isinstance(given, Mapping) else [ONE_KIND]
@@ -149,7 +149,7 @@ def _masks(trial: _Trial) -> Iterator[TensorSpec]:
         yield TensorSpec(name=VISIBLE + kind, dtype="int64", shape=("batch", "sequence", "total"))
 
 
-def _features(trial: _Trial) -> Iterator[TensorSpec]:
+def _features(trial: _WholeCall) -> Iterator[TensorSpec]:
     """Yield the features that the first layers of the language model add."""
     for index, features in enumerate(trial.handed.get(FEATURES) or ()):
         shape = ("batch", "sequence", int(features.shape[-1]))
@@ -164,16 +164,16 @@ def _placeholders(module: Any) -> Iterator[int]:
             yield value
 
 
-def merge_of(module: Any, made: DecoderSignature) -> tuple[MergeSession, Decoder]:
+def merge_of(module: Any, made: DecoderSignature) -> tuple[EagerMergeSession, Decoder]:
     """Return the eager language model as a decoder, and the merge before it."""
     caller = language_caller(fresh(module), made.inputs)
     session = EagerDecoderSession(inputs=made.inputs, outputs=made.outputs, state=made.state, module=caller)
     assert made.merge is not None
-    merge = MergeSession(inputs=made.merge.inputs, outputs=made.merge.outputs, original=stripped(module))
+    merge = EagerMergeSession(inputs=made.merge.inputs, outputs=made.merge.outputs, original=stripped(module))
     return merge, Decoder(session, lambda state: state.run)
 
 
-def _check(module: Any, trial: _Trial, made: DecoderSignature) -> None:
+def _check(module: Any, trial: _WholeCall, made: DecoderSignature) -> None:
     """Compare the parts with a call of the whole, and with one of several texts, some padded on the left."""
     merge, decoder = merge_of(module, made)
     behind = merge.before(decoder)

@@ -22,7 +22,7 @@ WEIGHTS = "merge.safetensors"
 
 
 @dataclass(kw_only=True, slots=True)
-class MergeSession:
+class EagerMergeSession:
     """The original without the layers of its language model.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.signatures.eager_trials import Shapes, Trials, longest_taken, tables_of
-from optimum_core.models.signatures.switches import LONGEST, Numbers, lengths_around, with_rungs
+from optimum_core.models.signatures.switches import LONGEST, ConfigNumbers, lengths_around, with_rungs
 from optimum_core.types import AxisRange
 from optimum_core.types.tensors import FixedAxis, is_batch, places_of
 
@@ -199,7 +199,7 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: ShapesAt) -> tup
     return apart, again
 
 
-def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisRange]:
+def reach(trials: Trials, settled: Settled, numbers: ConfigNumbers) -> dict[str, AxisRange]:
     """Return the range of each axis that stands for a text, a sound or an edge of pictures, or that comes from samples;
     sounds and edges have no greatest length."""
     ranges = dict(settled.ranges)
@@ -225,7 +225,7 @@ def _takes_less(trials: Trials, layout: Layout, axis: str, least: int) -> bool:
     return any(trials.shapes(layout, {axis: length}) is not None for length in sorted(below) if length > 0)
 
 
-def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: Numbers) -> AxisRange | None:
+def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: ConfigNumbers) -> AxisRange | None:
     """Return the range of an axis that the model has a greatest length for, or None."""
     greatest = longest_taken(trials, layout, axis, taken, [*numbers.positions, *tables_of(trials.module)])
     if greatest is not None:
@@ -239,7 +239,7 @@ def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: Num
 def further_lengths(
     settled: Settled,
     ranges: Mapping[str, AxisRange],
-    numbers: Numbers,
+    numbers: ConfigNumbers,
     turns: Mapping[str, tuple[int, ...]],
 ) -> dict[str, tuple[int, ...]]:
     """Return by axis the lengths beyond those beside the traced one to compare at, as far as time permits.
@@ -259,7 +259,7 @@ def further_lengths(
 
 
 def _further(
-    layout: Layout, ranges: Mapping[str, AxisRange], numbers: Numbers
+    layout: Layout, ranges: Mapping[str, AxisRange], numbers: ConfigNumbers
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     for axis in layout.axes:
         here = layout.lengths[axis]
@@ -272,7 +272,7 @@ def _further(
             limit = known.greatest
             beside = max(lengths_beside(layout, axis)[0], here)
             named = numbers if axis == "sequence" else replace(numbers, switches=())
-            lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
+            lengths = lengths_around(named if "sequence" in axis else ConfigNumbers(), beside, limit)
             long = {LONG} if (limit or LONG + 1) > LONG else set()
             shortest = {known.least, min(known.least + 1, limit or LONG)}  # where slices and pieces are empty
             near = sorted({*shortest, *long, *(length for length in lengths if length <= LONG)})

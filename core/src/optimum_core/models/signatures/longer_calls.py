@@ -41,7 +41,7 @@ class _TooLongError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class CallRecord:
     """One call of the eager model.
 
     Attributes:
@@ -61,14 +61,14 @@ class Steps:
         )
 
 
-class _Recorder(TorchFunctionMode):
+class _FunctionRecorder(TorchFunctionMode):
     """While it is active, the functions of torch that are called are listed.
 
     Args:
         usual: the call at the traced lengths, by whose course the time of this one is foreseen.
     """
 
-    def __init__(self, usual: Steps | None) -> None:
+    def __init__(self, usual: CallRecord | None) -> None:
         super().__init__()
         self.functions: list[str] = []
         self.seconds: list[float] = []
@@ -109,7 +109,7 @@ def longer_switches(
     if getattr(module, "is_graph", False):
         return {}, {}
     turns: dict[str, int] = {}
-    base: Steps | None = None
+    base: CallRecord | None = None
     beyond: ShapesAt = {}
     for axis in layout.axes:
         if axis in PICTURE:
@@ -121,7 +121,7 @@ def longer_switches(
         if base is None and (base := _steps(module, layout, arrays, {})) is None:
             break
 
-        def steps(length: int) -> Steps | None:
+        def steps(length: int) -> CallRecord | None:
             return _steps(module, layout, arrays, {axis: length}, base)  # noqa: B023
 
         if (found := _turn(base, steps, layout.lengths[axis], near, longest)) is not None:
@@ -148,7 +148,7 @@ def _longest(layout: Layout, axis: str, greatest: int) -> int:
 
 
 def _turn(
-    base: Steps, steps: Callable[[int], Steps | None], here: int, near: int, longest: int
+    base: CallRecord, steps: Callable[[int], CallRecord | None], here: int, near: int, longest: int
 ) -> tuple[int, Shapes] | None:
     """Return the greatest length with the steps of the lengths `here` and `near`, and the shapes one beyond; None: no
     call in which others were seen was short enough.
@@ -161,7 +161,7 @@ def _turn(
         return None
     following = base.following(here) & other.following(near)
 
-    def alike(found: Steps, length: int) -> bool:
+    def alike(found: CallRecord, length: int) -> bool:
         return found.functions == base.functions and following <= found.following(length)
 
     same, changed = near, None
@@ -178,14 +178,14 @@ def _turn(
 
 
 def _steps(
-    module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int], usual: Steps | None = None
-) -> Steps | None:
+    module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int], usual: CallRecord | None = None
+) -> CallRecord | None:
     """Return the steps of one call; None where the eager model refuses it, or takes too long.
 
     Args:
         usual: those of the call at the traced lengths, where these are others.
     """
-    recorder = _Recorder(usual)
+    recorder = _FunctionRecorder(usual)
     try:
         inputs = draw(layout, Case(name="steps", lengths=lengths, padding="none"), arrays)
         with recorder:
@@ -194,4 +194,4 @@ def _steps(
         log.debug("steps at %s: %r", dict(lengths), error)
         return None
     shapes = {name: tuple(value.shape) for name, value in flatten(output).items()}
-    return Steps(tuple(recorder.functions), shapes, tuple(recorder.seconds))
+    return CallRecord(tuple(recorder.functions), shapes, tuple(recorder.seconds))

@@ -16,7 +16,7 @@ from optimum_core.models.signatures.size_records import ComparisonsAt
 #: Most lengths that are returned.
 MOST = 6
 
-Lengths = Mapping[str, int]
+AxisLengths = Mapping[str, int]
 
 
 def nested_switches(
@@ -24,7 +24,7 @@ def nested_switches(
     layout: Layout,
     beside: Callable[[Layout, str], tuple[int, ...]],
     turns: Mapping[str, tuple[int, ...]],
-) -> tuple[Lengths, ...]:
+) -> tuple[AxisLengths, ...]:
     """Return lengths of two axes and more, each the first beyond where a comparison turns that the model does not make
     at the traced lengths; at most `MOST`.
 
@@ -33,12 +33,12 @@ def nested_switches(
         beside: other lengths to try an axis at.
         turns: by axis, lengths L at which a comparison has another result than at L + 1, other axes as traced.
     """
-    search = _Search(comparisons_at, layout, beside)
+    search = _NestedSearch(comparisons_at, layout, beside)
     found = [lengths for axis in turns for turn in turns[axis] for lengths in search.made_beyond({}, axis, turn)]
     return tuple({tuple(sorted(lengths.items())): lengths for lengths in found}.values())[:MOST]
 
 
-class _Search:
+class _NestedSearch:
     """The search for one model, each of whose axes is moved at most once."""
 
     def __init__(
@@ -47,7 +47,7 @@ class _Search:
         self._comparisons_at, self._layout = comparisons_at, layout
         self._beside = {axis: beside(layout, axis) for axis in layout.axes}
 
-    def made_beyond(self, lengths: Lengths, axis: str, turn: int) -> Iterator[Lengths]:
+    def made_beyond(self, lengths: AxisLengths, axis: str, turn: int) -> Iterator[AxisLengths]:
         """Yield the lengths at which comparisons turn that are made only beyond a turn of one axis.
 
         Args:
@@ -61,7 +61,7 @@ class _Search:
             if other not in there:
                 yield from self._along(there, other)
 
-    def _along(self, there: Lengths, axis: str) -> Iterator[Lengths]:
+    def _along(self, there: AxisLengths, axis: str) -> Iterator[AxisLengths]:
         """Yield the lengths at which comparisons turn along one axis, others being `there`, that do not turn where
         these are as traced."""
         here, beside = self._layout.lengths[axis], self._beside[axis]

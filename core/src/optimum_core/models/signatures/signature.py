@@ -38,7 +38,7 @@ from optimum_core.models.signatures.memory_order import inputs_kept_in_order
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
-from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
+from optimum_core.models.signatures.switches import LONGEST, ConfigNumbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import ValueBounds, float_limits, value_bounds
 from optimum_core.types import AxisRange, TensorSpec
@@ -312,7 +312,7 @@ def describe(
     )
 
 
-def _configured_switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
+def _configured_switches(numbers: ConfigNumbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
     """Return lengths of texts beyond which the model may compute otherwise. The number of positions is one if the eager
     model takes more: rotary embeddings may then be scaled."""
     bounded = ranges.get("sequence", AxisRange()).greatest is not None

@@ -64,7 +64,7 @@ class _EnoughError(Exception):
     """A run was stopped after `_PATIENCE` seconds."""
 
 
-class Shape(tuple[int, ...]):
+class RecordingShape(tuple[int, ...]):
     """A tensor's shape, as `torch.Size`, which would turn its items into plain integers."""
 
     __slots__ = ()
@@ -74,7 +74,7 @@ class Shape(tuple[int, ...]):
         return math.prod(self)
 
 
-class _Recorder(TorchFunctionMode):
+class _SizeRecorder(TorchFunctionMode):
     """While it is active, sizes of tensors record the comparisons that Python code makes with them.
 
     Args:
@@ -96,7 +96,7 @@ class _Recorder(TorchFunctionMode):
             self._record(ROUNDED, term, Term(0), sys._getframe(1))
         found = func(*args, **(kwargs or {}))
         if type(found) is torch.Size:
-            return Shape(Size(size, self._listener) for size in found)
+            return RecordingShape(Size(size, self._listener) for size in found)
         return Size(found, self._listener) if type(found) is int and func in _SIZES else found
 
     def _record(self, name: str, left: Term, right: Term, frame: FrameType) -> None:
@@ -224,7 +224,7 @@ def comparisons_of(module: Any, layout: Layout, arrays: Mapping[str, Any], lengt
     eager in any case.
     """
     is_long = any(length > max(LONG, 4 * layout.lengths[axis]) for axis, length in lengths.items())
-    recorder = _Recorder(_PATIENCE if is_long else math.inf)
+    recorder = _SizeRecorder(_PATIENCE if is_long else math.inf)
     try:
         inputs = draw(layout, Case(name="sizes", lengths=lengths, padding="none"), arrays)
         with functions_followed(), recorder:

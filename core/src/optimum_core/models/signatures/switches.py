@@ -22,7 +22,7 @@ _MOST = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Numbers:
+class ConfigNumbers:
     """The lengths that a configuration names, ascending.
 
     Attributes:
@@ -34,7 +34,7 @@ class Numbers:
     switches: tuple[int, ...] = ()
 
 
-def numbers_of(config: Any, processor: Any = None) -> Numbers:
+def numbers_of(config: Any, processor: Any = None) -> ConfigNumbers:
     """Return the numbers in a configuration and its parts, and the tokenizer's greatest length."""
     found = list(_named(config))
     longest = getattr(getattr(processor, "tokenizer", processor), "model_max_length", None)
@@ -44,7 +44,7 @@ def numbers_of(config: Any, processor: Any = None) -> Numbers:
     blocks = 5 + 2 * words.get("num_random_blocks", 0) if "num_random_blocks" in words else 0
     sparse = {blocks * words.get("block_size", 0)} - {0}
     named = [(name, value) for name, value in found if value > 1 and not _NEITHER.search(name)]
-    return Numbers(
+    return ConfigNumbers(
         positions=tuple(sorted({value for name, value in named if _POSITIONS.search(name)})),
         switches=tuple(
             sorted({value for name, value in named if _SWITCHES.search(name) and not _POSITIONS.search(name)} | sparse)
@@ -81,7 +81,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def lengths_around(numbers: Numbers, shortest: int, greatest: int | None) -> tuple[int, ...]:
+def lengths_around(numbers: ConfigNumbers, shortest: int, greatest: int | None) -> tuple[int, ...]:
     """Return the lengths beyond `shortest` to compare at, ascending: both sides of each switch, the number of
     positions, and half as many again if the model takes that."""
     found = {length for switch in numbers.switches for length in (switch, switch + 1)}

@@ -78,7 +78,7 @@ def value_bounds(
         return found
     # A library's model may make something as large as a number says: only places in its inputs are looked for.
     far = _beyond_tables(module) if plain else 2 * max(layout.lengths.values(), default=0) + 1
-    search = _Search(module, layout, arrays, name, far)
+    search = _BoundSearch(module, layout, arrays, name, far)
     try:
         for side in _STEPS:
             if getattr(found, side) is None and name not in layout.steady:
@@ -104,7 +104,7 @@ def float_limits(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iter
         finite = np.isfinite(arrays.get(item.name, 0.0)).all()
         if item.kind == "given" and item.dtype in ("float32", "float64") and finite:
             try:
-                search = _Search(module, layout, arrays, item.name, _beyond_tables(module))
+                search = _BoundSearch(module, layout, arrays, item.name, _beyond_tables(module))
                 columns = search.columns() if search.may_be_bounded() else ()
             except (ReadsNumberError, ExportError) as error:
                 log.debug("limits of %s are not looked for: %r", item.name, error)
@@ -119,7 +119,7 @@ def _beyond_tables(module: Any) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Search:
+class _BoundSearch:
     """The search for the bounds of one input's values, at several lengths."""
 
     module: Any

@@ -25,7 +25,7 @@ _BEFORE = "give the model as it was before it was quantized; accelerate(..., qua
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ObjectKind:
     """A kind of object, recognized by its class or an ancestor of that.
 
     Attributes:
@@ -53,61 +53,65 @@ _ITS_MODEL = "give the model that it was made from, or its ONNX file"
 
 #: Objects that hold a model, belong to one, or were made from one; the first that fits is reported.
 _OBJECTS = (
-    Kind("optimum_core", ("AcceleratedModel",), "is accelerated already", "use it as it is"),
-    Kind("transformers", ("Pipeline",), "is a pipeline", "pass pipe.model, and processor=pipe.tokenizer"),
-    Kind("transformers", ("Trainer",), "is a trainer", "pass trainer.model"),
-    Kind("diffusers", ("DiffusionPipeline",), "is a pipeline of several models", _PARTS),
-    Kind(
+    ObjectKind("optimum_core", ("AcceleratedModel",), "is accelerated already", "use it as it is"),
+    ObjectKind("transformers", ("Pipeline",), "is a pipeline", "pass pipe.model, and processor=pipe.tokenizer"),
+    ObjectKind("transformers", ("Trainer",), "is a trainer", "pass trainer.model"),
+    ObjectKind("diffusers", ("DiffusionPipeline",), "is a pipeline of several models", _PARTS),
+    ObjectKind(
         "transformers",
         ("PreTrainedConfig", "PretrainedConfig"),
         "is a configuration, which has no weights",
         "pass a model: AutoModel….from_pretrained(…), or for random weights AutoModel….from_config(config)",
     ),
-    Kind(
+    ObjectKind(
         "transformers",
         ("PreTrainedTokenizerBase", "ProcessorMixin", "FeatureExtractionMixin", "BaseImageProcessor"),
         "prepares a model's inputs, and is none",
         "pass the model, and this as processor=",
     ),
-    Kind("torch.export", ("ExportedProgram",), "is an exported program", "give the model that it was exported from"),
-    Kind("onnx", ("ModelProto",), "is an ONNX model in memory", "onnx.save(it, 'model.onnx'), and pass that path"),
-    Kind("onnxruntime", (), "is a session, open already", _ITS_MODEL),
-    Kind("openvino", (), "was converted already", _ITS_MODEL),
-    Kind("optimum", (), "was exported already", _ITS_MODEL),
-    Kind("keras", (), "is a model of Keras", "give a model of PyTorch"),
-    Kind("tensorflow", (), "is a model of TensorFlow", "give a model of PyTorch"),
-    Kind("flax", (), "is a model of Flax", "give a model of PyTorch"),
+    ObjectKind(
+        "torch.export", ("ExportedProgram",), "is an exported program", "give the model that it was exported from"
+    ),
+    ObjectKind(
+        "onnx", ("ModelProto",), "is an ONNX model in memory", "onnx.save(it, 'model.onnx'), and pass that path"
+    ),
+    ObjectKind("onnxruntime", (), "is a session, open already", _ITS_MODEL),
+    ObjectKind("openvino", (), "was converted already", _ITS_MODEL),
+    ObjectKind("optimum", (), "was exported already", _ITS_MODEL),
+    ObjectKind("keras", (), "is a model of Keras", "give a model of PyTorch"),
+    ObjectKind("tensorflow", (), "is a model of TensorFlow", "give a model of PyTorch"),
+    ObjectKind("flax", (), "is a model of Flax", "give a model of PyTorch"),
 )
 
 #: Kinds of modules that are refused as a whole.
 _MODULES = (
     _OBJECTS[0],
-    Kind(
+    ObjectKind(
         "torch.jit",
         ("ScriptModule",),
         "was traced or scripted by torch.jit",
         "give the model as it was before; a file of torch.jit alone cannot be accelerated",
     ),
-    Kind(
+    ObjectKind(
         "peft",
         ("PeftModel",),
         "holds its adapters apart from the model's weights",
         "pass model.merge_and_unload(); adapters that cannot be merged (prompts, prefixes) cannot be accelerated",
     ),
-    Kind(
+    ObjectKind(
         "sentence_transformers",
         ("SparseEncoder", "MultiVectorEncoder"),
         "gives no single vector of floats for a text",
         "pass model[0].auto_model with processor=model.tokenizer",
     ),
-    Kind(
+    ObjectKind(
         "torch.distributed",
         ("FullyShardedDataParallel", "FSDPModule"),
         "is sharded over several processes",
         "gather its weights, load them into a plain model, and pass that",
     ),
-    Kind("optimum", ("OptimizedModel",), "was exported already", _ITS_MODEL),
-    Kind("keras", (), "is a model of Keras", "give a model of PyTorch"),
+    ObjectKind("optimum", ("OptimizedModel",), "was exported already", _ITS_MODEL),
+    ObjectKind("keras", (), "is a model of Keras", "give a model of PyTorch"),
 )
 
 _QUANTIZERS = {

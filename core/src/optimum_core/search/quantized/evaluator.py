@@ -59,7 +59,7 @@ class QuantizationContext:
 
 
 @dataclass(kw_only=True, slots=True)
-class Evaluated:
+class EvaluatedCandidate:
     """A candidate with the interface that metrics use."""
 
     candidate: Candidate
@@ -293,9 +293,9 @@ class Evaluator:
         results = candidate.fidelity.results if candidate.fidelity else ()
         return min((item.agreement for item in results if item.agreement is not None), default=None)
 
-    def evaluated(self, candidate: Candidate) -> Evaluated:
+    def evaluated(self, candidate: Candidate) -> EvaluatedCandidate:
         """Return a candidate with the interface that metrics use."""
-        return Evaluated(candidate=candidate, present=self.context.present)
+        return EvaluatedCandidate(candidate=candidate, present=self.context.present)
 
     def opened_otherwise(self, winner: Candidate) -> Iterator[Candidate]:
         """Yield the winner with its other sessions: prepared for the workload's shapes, and for one call at a time;

@@ -16,7 +16,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, StatedData
-from optimum_core.search.quantized.evaluator import Evaluated, QuantizationContext
+from optimum_core.search.quantized.evaluator import EvaluatedCandidate, QuantizationContext
 from optimum_core.search.quantized.recipe_search import search_quantized
 from optimum_core.search.quantized.survey import SECONDS
 from optimum_core.types import Promise
@@ -179,7 +179,7 @@ class QuantizationSetup:
         context.trials.open(eager)
         with watched(context.emit, "evaluate", "the eager model"):
             try:
-                evaluated = Evaluated(candidate=eager, present=present)
+                evaluated = EvaluatedCandidate(candidate=eager, present=present)
                 patience = _SHARE_OF_EVALUATION * self._budget().seconds
                 return make_promise(data.metric, evaluated, self.stated.drop, patience=patience)
             finally:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from optimum_core.errors import OptimumError, OptionError
 from optimum_core.types import ModelTraffic, Traffic
-from optimum_core.types.traffic import Lengths, counted, rounded
+from optimum_core.types.traffic import ShapeKey, counted, rounded
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class TrafficRecorder:
     def __init__(self, name: str, fingerprint: str) -> None:
         self._name, self._fingerprint = name, fingerprint
         self._lock = threading.Lock()
-        self._calls: Counter[Lengths] = Counter()
-        self._requests: Counter[Lengths] = Counter()
+        self._calls: Counter[ShapeKey] = Counter()
+        self._requests: Counter[ShapeKey] = Counter()
 
     def call(self, lengths: Mapping[str, int]) -> None:
         """Take note of a call of the model."""
@@ -39,7 +39,7 @@ class TrafficRecorder:
         """Take note of a client's request."""
         self._count(self._requests, lengths)
 
-    def _count(self, counts: Counter[Lengths], lengths: Mapping[str, int]) -> None:
+    def _count(self, counts: Counter[ShapeKey], lengths: Mapping[str, int]) -> None:
         shape = tuple((axis, rounded(length)) for axis, length in sorted(lengths.items()))
         with self._lock:
             counts[shape] += 1
