@@ -11,21 +11,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from formula import Formula
 from optimum_core import accelerate
 from optimum_core.errors import VerificationError
 
 BACKENDS = ["ort", "openvino"]
-
-
-class Formula(torch.nn.Module):
-    """A formula of its inputs."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(x)
 
 
 class Kept(torch.nn.Module):

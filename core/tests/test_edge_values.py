@@ -20,6 +20,7 @@ from transformers import (
     VitPoseForPoseEstimation,
 )
 
+from formula import MaskedFormula
 from optimum_core.models.eager.calls import eager_outputs, is_plain
 from optimum_core.models.eager.rounding_noise import _Noise, outputs_with_noise
 from optimum_core.models.exporting.rewriting.edges import EdgesWrittenOut
@@ -30,18 +31,6 @@ from optimum_core.verify.bound_cases import ALL_VALUES
 from optimum_core.verify.edge_value_cases import HALVES, ONE_SIGN
 from optimum_core.verify.large_value_cases import LARGE
 from optimum_core.verify.reference import reference_cases
-
-
-class Formula(torch.nn.Module):
-    """A formula of its inputs."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor, keep: torch.Tensor) -> Any:
-        return self.function(x, keep)
-
 
 SAMPLES = {
     "x": torch.linspace(-2, 2, 24).reshape(3, 8)[:, [3, 0, 6, 1, 7, 4, 2, 5]],
@@ -55,8 +44,8 @@ def _cases(module: Any, samples: Mapping[str, Any] | None = None) -> tuple[Any, 
 
 
 def _compared(function: Callable[..., Any], other: Callable[..., Any]) -> Fidelity:
-    signature, cases = _cases(Formula(function).eval(), SAMPLES)
-    exported = Formula(other).eval()
+    signature, cases = _cases(MaskedFormula(function).eval(), SAMPLES)
+    exported = MaskedFormula(other).eval()
     run = lambda inputs: eager_outputs(exported, inputs)  # noqa: E731
     return verify(run, tuple(cases.values()), signature.outputs, precision="fp32")
 
@@ -176,14 +165,14 @@ def test_order_among_equal_values_is_noted(function: Callable[..., Any]) -> None
 
 def test_a_stable_order_is_promised() -> None:
     x = torch.tensor([[1.0, 2, 2, 1], [0, 0, 0, 0]])
-    stable = Formula(lambda x, keep: torch.sort(x, dim=-1, stable=True).indices).eval()
+    stable = MaskedFormula(lambda x, keep: torch.sort(x, dim=-1, stable=True).indices).eval()
     keep = torch.ones(1, dtype=torch.bool)
     found = outputs_with_noise(stable, {"x": x, "keep": keep})["output"]
     np.testing.assert_array_equal(found, torch.sort(x, dim=-1, stable=True).indices)
 
 
 def _otherwise(function: Callable[..., Any], x: torch.Tensor) -> np.ndarray[Any, Any]:
-    module = Formula(_with_keep(function)).eval()
+    module = MaskedFormula(_with_keep(function)).eval()
     found: np.ndarray[Any, Any] = outputs_with_noise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})[
         "output"
     ]
@@ -224,7 +213,7 @@ def test_a_row_without_rounding_is_compared() -> None:
         wild = torch.cat((torch.sin(x[:1] * 1e9), x[1:]))
         return wild + 0 * keep.sum()
 
-    signature, cases = _cases(Formula(made).eval(), SAMPLES)
+    signature, cases = _cases(MaskedFormula(made).eval(), SAMPLES)
     case = cases[HALVES]
     assert case.sensitive["output"].tolist() == [True, False, False]
     for row, passed in ((0, True), (1, False)):
@@ -310,7 +299,7 @@ def test_what_rounding_decides_is_no_case() -> None:
     def angle(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         return torch.acos(torch.nn.functional.cosine_similarity(x, x, dim=-1)) + 0 * keep.sum()
 
-    _, cases = _cases(Formula(angle).eval(), SAMPLES)
+    _, cases = _cases(MaskedFormula(angle).eval(), SAMPLES)
     assert HALVES not in cases
 
 
@@ -345,7 +334,7 @@ def test_time_series_of_any_size() -> None:
 
 
 def test_a_config_of_the_users_own_says_nothing_of_inputs() -> None:
-    module = Formula(lambda x, keep: x + 0 * keep.sum()).eval()
+    module = MaskedFormula(lambda x, keep: x + 0 * keep.sum()).eval()
     module.config = {"hidden": 8}  # type: ignore[assignment]
     assert is_plain(module)
     assert not is_plain(BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from formula import Formula
 from optimum_core import accelerate
 from optimum_core.cache import Cache
 from optimum_core.errors import SourceError
@@ -160,24 +161,13 @@ def test_an_ask_with_another_workload_is_searched_anew(tmp_path: Path) -> None:
     assert dataclasses.replace(history, question={"shape": "y", "shapes": [[1, 8]]}).decided() is None
 
 
-class _Takes(torch.nn.Module):
-    """A module without weights, so that its fingerprint is that of any other: what it computes is an attribute."""
-
-    def __init__(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.compute = compute
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.compute(x)
-
-
 def test_another_module_of_the_same_weights_that_refuses_the_call_is_an_error_of_ours(
     tmp_path: Path,
 ) -> None:
     x = torch.randn(2, 4)
     arguments: dict[str, Any] = {"target": "torch", "sample_inputs": {"x": x}, "shapes": ({"batch": 1},), "budget": 0}
     arguments["cache_dir"] = tmp_path
-    accelerate(_Takes(torch.relu).eval(), **arguments)
+    accelerate(Formula(torch.relu).eval(), **arguments)
     with pytest.raises(SourceError, match="eager does not run on sample_inputs"):
-        accelerate(_Takes(lambda x: x.reshape(3, -1)).eval(), **arguments)
-    torch.testing.assert_close(accelerate(_Takes(torch.tanh).eval(), **arguments)(x), x.tanh())
+        accelerate(Formula(lambda x: x.reshape(3, -1)).eval(), **arguments)
+    torch.testing.assert_close(accelerate(Formula(torch.tanh).eval(), **arguments)(x), x.tanh())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from formula import Formula, PairFormula
 from optimum_core.errors import SessionError, SourceError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import describe
@@ -20,17 +21,6 @@ from optimum_core.verify.large_value_cases import ENDS, LARGE, LEAST, NEGATIVE, 
 from optimum_core.verify.reference import reference_cases
 
 Function = Callable[..., Any]
-
-
-class Formula(torch.nn.Module):
-    """A formula of one input."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(x)
 
 
 def _cases(function: Function, x: torch.Tensor) -> tuple[Any, tuple[ReferenceCase, ...]]:
@@ -184,17 +174,6 @@ def test_what_eager_does_not_answer_is_no_case(
     assert _names(function, x) == []
 
 
-class Pair(torch.nn.Module):
-    """A formula of two inputs."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
-        return self.function(x, y)
-
-
 def _pair_failures(
     function: Function, export: Function, x: torch.Tensor, y: torch.Tensor, refuses: tuple[type[Exception], ...] = ()
 ) -> list[str]:
@@ -203,8 +182,8 @@ def _pair_failures(
     Args:
         refuses: errors of the export that are raised as a backend's.
     """
-    signature = describe(Pair(function).eval(), name="pair", samples={"x": x, "y": y})
-    cases, exported = reference_cases(Pair(function).eval(), signature), Pair(export).eval()
+    signature = describe(PairFormula(function).eval(), name="pair", samples={"x": x, "y": y})
+    cases, exported = reference_cases(PairFormula(function).eval(), signature), PairFormula(export).eval()
 
     def run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         try:

@@ -8,21 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from formula import Formula
 from optimum_core.models.inputs.samples import draw
 from optimum_core.models.signatures import longer_calls
 from optimum_core.models.signatures.signature import ModelSignature, describe
-
-
-class Applied(torch.nn.Module):
-    """A function of one tensor."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x)
-
 
 LENGTH = "axis1_6"
 
@@ -36,7 +25,7 @@ LOOPS: tuple[tuple[str, Callable[[torch.Tensor], torch.Tensor], str, int], ...] 
 
 
 def _described(function: Callable[[torch.Tensor], torch.Tensor]) -> ModelSignature:
-    return describe(Applied(function), name="applied", samples={"x": torch.randn(2, 6, 8)})
+    return describe(Formula(function), name="applied", samples={"x": torch.randn(2, 6, 8)})
 
 
 @pytest.mark.parametrize(("loop", "axis", "turn"), [row[1:] for row in LOOPS], ids=[row[0] for row in LOOPS])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch._higher_order_ops.while_loop import while_loop
 
+from formula import Formula
 from optimum_core import accelerate
 from optimum_core.errors import VerificationError
 from optimum_core.models.eager.weight_writes import writes_weights
@@ -20,17 +21,6 @@ from optimum_core.models.exporting.tracing import ready_to_trace
 from optimum_core.models.exporting.value_branches import _value_reads
 from optimum_core.models.signatures.signature import describe
 from optimum_core.verify.reference import reference_cases
-
-
-class Calling(torch.nn.Module):
-    """Calls a function on its input."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x)
 
 
 def chosen(x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +57,7 @@ def test_settings_and_generators_are_as_before(tmp_path: Path, monkeypatch: pyte
     torch.set_num_threads(1)
     drawn = torch.get_rng_state(), random.getstate(), _numpys()
     try:
-        accelerate(Calling(careless).eval(), target="torch", sample_inputs={"x": torch.ones(2, 4)})
+        accelerate(Formula(careless).eval(), target="torch", sample_inputs={"x": torch.ones(2, 4)})
         assert torch.get_default_dtype() == torch.float32
         assert torch.get_num_threads() == 1
         assert Path.cwd() == tmp_path
@@ -84,7 +74,7 @@ def test_operators_that_call_functions_are_watched_and_run_as_before(
     function: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     """torch keeps for the whole process what it found while a mode watched such an operator."""
-    module = Calling(function).eval()
+    module = Formula(function).eval()
     signature = describe(module, name="calling", samples={"x": torch.ones(2, 4)})
     cases = reference_cases(module, signature)
     assert len(cases) > 10
@@ -98,7 +88,7 @@ def test_operators_that_call_functions_are_watched_and_run_as_before(
 def test_values_that_such_operators_go_by_are_noticed(
     function: Callable[[torch.Tensor], torch.Tensor], reads: bool
 ) -> None:
-    found = _value_reads(Calling(function), [torch.ones(2, 4) * 3])
+    found = _value_reads(Formula(function), [torch.ones(2, 4) * 3])
     assert bool(found) == reads
 
 
@@ -110,7 +100,8 @@ def test_functions_are_compiled_as_before() -> None:
         graphs.append(graph)
         return graph.forward
 
-    module = Calling(torch.compile(lambda x: x * 2, backend=backend)).eval()
+    compiled: Any = torch.compile(lambda x: x * 2, backend=backend)  # type: ignore[misc] # of torch
+    module = Formula(compiled).eval()
     assert writes_weights(module, lambda made: made(torch.ones(2, 4))) is False
     assert not graphs
     module(torch.ones(2, 4))
@@ -127,8 +118,8 @@ def tried(x: torch.Tensor) -> torch.Tensor:
 
 def test_a_call_that_fails_while_it_is_traced_is_refused_and_ends_no_process() -> None:
     samples = (torch.ones(2, 5),)
-    with pytest.raises(RuntimeError, match="invalid for input of size 10"), ready_to_trace(Calling(tried)):
-        torch.jit.trace(Calling(tried), samples, check_trace=False)  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError, match="invalid for input of size 10"), ready_to_trace(Formula(tried)):
+        torch.jit.trace(Formula(tried), samples, check_trace=False)  # type: ignore[no-untyped-call]
 
 
 CALLS = [0]
@@ -140,7 +131,7 @@ def counted(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_counter_outside_of_the_module_is_named() -> None:
-    module = Calling(counted).eval()
+    module = Formula(counted).eval()
     signature = describe(module, name="counting", samples={"x": torch.rand(2, 4)})
     with pytest.raises(VerificationError, match=r"draws no random numbers .*a global variable"):
         reference_cases(module, signature)

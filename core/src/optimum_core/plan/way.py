@@ -41,7 +41,8 @@ class Way:
         format: the format that the backend loads; None: the eager model.
         rank: the place of that format in the backend's list of those that it loads.
         precision: the arithmetic of the session; for a quantized model, that of the parts left in floats.
-        exporter: the backend that exports the first format, and `routes`, its export methods, the most promising first.
+        exporter: the backend that exports; `exported`, the format that it writes; and `routes`, its export methods, the
+            most promising first.
         quantizer: the backend that quantizes the exported file, and `scheme`, the scheme it uses.
         transforms: (backend, input format, output format) of each conversion between that and the session.
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
