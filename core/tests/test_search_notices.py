@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from clocks import Clock
-from fake_backend import QUICK, Acme, Memory, Search, right, slow, wrong
+from fake_backend import CLOCK, EAGER, QUICK, Acme, Memory, Search, right, slow, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.measure import Effort, measure
+from optimum_core.measure import Effort
 from optimum_core.measure.cpu_load import CpuLoad, other_load
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
@@ -78,27 +79,28 @@ def test_what_disturbs_a_measurement_is_said() -> None:
     assert disturbance([_measured((1.0, 17.0))], 0.9, dataclasses.replace(QUICK, steady=math.inf)) == ""
 
 
-def test_a_busy_machine_is_measured_again_and_a_doubtful_choice_is_not_kept(
-    search: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Medians say that the candidate is faster, shortest times that it is not: rounds differed too much to tell."""
-    races: list[int] = []
+class Unsteady:
+    """A deed of which every third call is far shorter than eager's, and the others a little longer."""
 
-    def measured(contestants: Any, shapes: Any, effort: Any) -> dict[str, tuple[Measurement, ...]]:
-        races.append(len(contestants))
-        figures = [(9.0, 1.0), (2.0, 2.0)]  # eager, then the candidate: median, least
-        return {
-            name: (Measurement(shape="batch=1", median=median, least=least, p95=median, runs=5, spread=9.0),)
-            for name, (median, least) in zip(contestants, figures, strict=False)
-        }
+    def __init__(self) -> None:
+        self.calls = 0
 
-    monkeypatch.setattr("optimum_core.search.trial.measure", measured)
-    effort = dataclasses.replace(QUICK, steady=1.5)
-    found = search(first=right).run(effort=effort, budget=Budget(seconds=1e4, stated=True))
-    assert found.winner.spec.way.backend == "acme"
-    assert races == [1, 1, 2, 2, 2, 2]  # eager, a first look, each roughly, then the race and its repeats
+    def __call__(self, module: Any, artifact: Artifact, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.calls += 1
+        CLOCK.seconds += (1.3 if self.calls % 3 else 0.1) * EAGER
+        return eager_outputs(module, inputs)
+
+
+def test_a_busy_machine_is_measured_again_and_a_doubtful_choice_is_not_kept(search: Make, tmp_path: Path) -> None:
+    """Medians say that eager is faster, shortest times that it is not: rounds differed too much to tell."""
+    busy, steady = Unsteady(), Unsteady()
+    effort, budget = dataclasses.replace(QUICK, rounds=3), Budget(seconds=1e4, stated=True)
+    found = search(first=busy).run(effort=dataclasses.replace(effort, steady=1.5), budget=budget)
+    assert found.winner.spec.is_baseline
     assert not found.report.settled
-    assert any("machine was busy" in note and "factor of 9.0" in note for note in found.report.notes)
+    assert any("machine was busy" in note and "factor of 13.0" in note for note in found.report.notes)
+    dataclasses.replace(search(first=steady), place=tmp_path / "anew").run(effort=effort, budget=budget)
+    assert busy.calls >= steady.calls + 2 * (1 + effort.rounds), "the race is held twice more, each with a first call"
 
 
 def test_load_of_other_programs_is_measured_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,22 +230,12 @@ class Overrunning(Acme):
         return Acme.export(self, request)
 
 
-def test_a_trial_ends_with_the_budget_where_something_is_right_already(
-    search: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_ends_with_the_budget_where_something_is_right_already(search: Make) -> None:
     acme = Overrunning(routes={"first": Memory(), "second": right})
-    timed: list[int] = []
-
-    def counted(contestants: Any, *args: Any) -> Any:
-        timed.append(len(contestants))
-        return measure(contestants, *args)
-
-    monkeypatch.setattr("optimum_core.search.trial.measure", counted)
     found = _over(search, acme).run("acme", budget=acme.budget)
     skipped = next(item for item in found.report.candidates if item.options.get("route") == "second")
     assert (skipped.outcome, skipped.reason) == ("skipped", "the budget ended while it was tried")
     assert len(acme.sessions) == 1, "nothing is opened any more"
-    assert timed == [1, 2], "nor is anything timed again: the short runs decide"
     assert found.winner.spec.route == "first"
     assert any("short runs decided" in note for note in found.report.notes)
     loser = next(item for item in found.report.candidates if item.backend == "torch")
