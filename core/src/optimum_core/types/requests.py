@@ -100,6 +100,10 @@ class ExportRequest:
     """Request to export a model to `format`, written under `output`.
 
     Attributes:
+        backend: the backend that is asked; a hook returns None where this is not its own.
+        source: the model; its `module()` is the eager one.
+        task: what the model is for, such as "text-classification"; "custom" for a plain module.
+        format: one of the formats that the offer exports.
         precision: precision of the weights written; lower arithmetic is left to the session or to `optimize`.
         samples: inputs to trace with, by name; every varying axis has a distinct length above 1.
         inputs: the inputs, in order; named axes must vary, numbered ones are fixed.
@@ -110,6 +114,7 @@ class ExportRequest:
         route: one of the offer's `routes`, or None where it has none.
         opset: the ONNX opset to write, or None.
         output: an empty directory to write into.
+        options: all options that the user passed for this backend.
     """
 
     backend: str
@@ -133,6 +138,12 @@ class OptimizeRequest:
     """Request to make `artifact` faster with the same outputs within `precision`; results are written under `output`.
 
     Attributes:
+        backend: the backend that is asked; a hook returns None where this is not its own.
+        artifact: the files to read, which stay as they are.
+        device: the device on which the result will run.
+        precision: the arithmetic of the result, one of the offer's.
+        hardware: facts about this machine.
+        output: the directory to write into.
         level: one of the offer's levels; None: the request is a conversion, or asks for none.
         shapes: lengths of named axes that most calls will have. The result must accept all other shapes as well.
         options: all options that the user passed for this backend, those for sessions too.
@@ -154,6 +165,10 @@ class QuantizeRequest:
     """Request to quantize `artifact` by `config`; results are written under `output`.
 
     Attributes:
+        backend: the backend that is asked; a hook returns None where this is not its own.
+        artifact: the files to read, which stay as they are.
+        hardware: facts about this machine.
+        output: the directory to write into.
         calibration: batches of inputs by name. It can be iterated over repeatedly, gives the same batches each time,
             and is read lazily: hold at most one batch. None: the scheme needs none, or there is none.
         source: the model that the artifact was made from, where there is one.
@@ -161,6 +176,7 @@ class QuantizeRequest:
         shortfall: under `config.accuracy_control`, a function that runs a session on all evaluation data and returns
             by how much its metric misses the promise, 0.0 where it keeps it. None: there is no promise.
         seconds: time limit for a search by the backend itself; None: unlimited.
+        options: all options that the user passed for this backend.
     """
 
     backend: str
@@ -181,6 +197,8 @@ class SessionRequest:
     """Request to open `artifact` for inference on `device`.
 
     Attributes:
+        backend: the backend that is asked; a hook returns None where this is not its own.
+        hardware: facts about this machine.
         device: the offer's device, with an index where one was asked for ("cuda:1").
         precision: precision of the arithmetic, one of the offer's; the artifact's weights are unchanged.
         level: optimization level at which to run the eager model; artifacts record theirs in their steps.
@@ -190,6 +208,7 @@ class SessionRequest:
             other shapes as well.
         source: the eager model, where the session opens in the process that accelerated it.
         part: the name of the part of a generative model that `artifact` is; "": it is a model of one graph.
+        options: all options that the user passed for this backend.
     """
 
     backend: str

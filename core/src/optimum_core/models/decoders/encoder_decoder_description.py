@@ -79,17 +79,17 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
         NotADecoderError: it is none, or its parts do not compute what the whole does.
     """
     _require_parts(module, signature)
-    trial = _called(module, signature)
-    layers = layer_states(trial.answer.past_key_values.self_attention_cache.layers, (_ROWS, _LENGTH))
+    observed = _called(module, signature)
+    layers = layer_states(observed.answer.past_key_values.self_attention_cache.layers, (_ROWS, _LENGTH))
     state = state_of(layers)
-    trial.whole = flatten(ask(module, trial.inputs))
-    trial.made = _run(EncoderModule(fresh(module)), trial.before)
-    encoder, unread = _encoder(signature, trial)
-    cross = _cross(trial, encoder)
-    reads_mask = _reads_mask(trial)
-    ids = next(spec for spec in signature.inputs if spec.name == trial.text[0])
+    observed.whole = flatten(ask(module, observed.inputs))
+    observed.made = _run(EncoderModule(fresh(module)), observed.before)
+    encoder, unread = _encoder(signature, observed)
+    cross = _cross(observed, encoder)
+    reads_mask = _reads_mask(observed)
+    ids = next(spec for spec in signature.inputs if spec.name == observed.text[0])
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
-    first, last = _own_inputs(ids, _positions(trial))
+    first, last = _own_inputs(ids, _positions(observed))
     mask_spec = TensorSpec(name=ENCODER_MASK, dtype="int64", shape=("batch", cross.outputs[0].shape[2]))
     mask = (mask_spec,) if reads_mask else ()
     made = DecoderSignature(
@@ -101,7 +101,7 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
             encoder=encoder, cross=cross, eager_inputs=(*first, *mask, *cross.inputs, last), unread=unread
         ),
     )
-    _check_parts(trial, made)
+    _check_parts(observed, made)
     return made
 
 
@@ -169,25 +169,25 @@ def axis_of(signature: ModelSignature, ids: str) -> str:
     return str(next(spec.shape[1] for spec in signature.inputs if spec.name == ids))
 
 
-def _encoder(signature: ModelSignature, trial: _WholeCall) -> tuple[PartSignature, tuple[str, ...]]:
+def _encoder(signature: ModelSignature, observed: _WholeCall) -> tuple[PartSignature, tuple[str, ...]]:
     """Return the interface of the encoder, and the outputs of the whole that generation does not read."""
-    known, unread = _hidden(signature, trial)
+    known, unread = _hidden(signature, observed)
     outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
-    if ENCODER_MASK in trial.made:
+    if ENCODER_MASK in observed.made:
         outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
-    inputs = tuple(spec for spec in signature.inputs if spec.name not in trial.text)
+    inputs = tuple(spec for spec in signature.inputs if spec.name not in observed.text)
     drawn = {spec.name: signature.draw(Case(name="traced"))[spec.name] for spec in inputs}
     return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn=drawn), unread
 
 
-def _hidden(signature: ModelSignature, trial: _WholeCall) -> tuple[TensorSpec, tuple[str, ...]]:
+def _hidden(signature: ModelSignature, observed: _WholeCall) -> tuple[TensorSpec, tuple[str, ...]]:
     """Return the output of the whole model that is the encoder's, and those that are neither that nor logits.
 
     Raises:
         NotADecoderError: none is the encoder's, or some cannot be left out.
     """
     others = [spec for spec in signature.outputs if spec.name != "logits"]
-    known = [spec for spec in others if alike(trial.made[HIDDEN], trial.whole[spec.name])]
+    known = [spec for spec in others if alike(observed.made[HIDDEN], observed.whole[spec.name])]
     if not known:
         raise NotADecoderError("a call returns nothing that is the encoder's output")
     unread = tuple(spec.name for spec in others if spec not in known)
@@ -196,13 +196,13 @@ def _hidden(signature: ModelSignature, trial: _WholeCall) -> tuple[TensorSpec, t
     return known[0], unread
 
 
-def _cross(trial: _WholeCall, encoder: PartSignature) -> PartSignature:
+def _cross(observed: _WholeCall, encoder: PartSignature) -> PartSignature:
     """Return the interface of the cross attention, from the cache that a call gave."""
-    rows, places, width = trial.answer.encoder_last_hidden_state.shape
+    rows, places, width = observed.answer.encoder_last_hidden_state.shape
     axis = encoder.outputs[0].shape[1]
     source = "source" if isinstance(axis, str) else axis
     outputs = []
-    for index, layer in enumerate(filled_layers(trial.answer.past_key_values.cross_attention_cache.layers)):
+    for index, layer in enumerate(filled_layers(observed.answer.past_key_values.cross_attention_cache.layers)):
         for name, tensor in (("key", layer.keys), ("value", layer.values)):
             if tensor.ndim != 4 or (tensor.shape[0], tensor.shape[2]) != (rows, places):
                 raise NotADecoderError(f"its cross attention keeps {tuple(tensor.shape)}, no keys or values by head")
@@ -228,9 +228,9 @@ def encoder_mask(made: Any, inputs: Any) -> Any:
     return made[ENCODER_MASK] if ENCODER_MASK in made else inputs.get("attention_mask")
 
 
-def _reads_mask(trial: _WholeCall) -> bool:
+def _reads_mask(observed: _WholeCall) -> bool:
     """Whether the decoder leaves out places of the encoder by a mask."""
-    made, mask = trial.made, encoder_mask(trial.made, trial.before)
+    made, mask = observed.made, encoder_mask(observed.made, observed.before)
     if mask is None:
         return False
     if tuple(mask.shape) != tuple(made[HIDDEN].shape[:2]):
@@ -246,40 +246,40 @@ def _own_inputs(
     return tuple(first), last
 
 
-def _positions(trial: _WholeCall) -> Literal["places", "counts"] | None:
+def _positions(observed: _WholeCall) -> Literal["places", "counts"] | None:
     """Return the positions that the decoder assumes where a call states none; None: it takes none."""
-    if IDS_PLACES not in inspect.signature(as_encoder_decoder(trial.module).forward).parameters:
+    if IDS_PLACES not in inspect.signature(as_encoder_decoder(observed.module).forward).parameters:
         return None
-    mask = np.ones(trial.ids.shape, np.int64)
+    mask = np.ones(observed.ids.shape, np.int64)
     mask[1, :3] = 0
-    inputs = {**trial.inputs, trial.text[1]: mask}
-    wanted = ask(trial.module, inputs).logits[mask == 1]
-    own = IDS_PLACES if trial.text[0] == IDS else "position_ids"
+    inputs = {**observed.inputs, observed.text[1]: mask}
+    wanted = ask(observed.module, inputs).logits[mask == 1]
+    own = IDS_PLACES if observed.text[0] == IDS else "position_ids"
     known: dict[Literal["places", "counts"], Any] = {
         "places": np.broadcast_to(np.arange(mask.shape[1]), mask.shape).copy(),
         "counts": np.clip(mask.cumsum(1) - 1, 0, None),
     }
     for name, positions in known.items():
-        if alike(wanted, ask(trial.module, {**inputs, own: positions}).logits[mask == 1]):
+        if alike(wanted, ask(observed.module, {**inputs, own: positions}).logits[mask == 1]):
             return name
     raise NotADecoderError("its decoder counts positions neither by place nor by mask")
 
 
-def _check_parts(trial: _WholeCall, known: DecoderSignature) -> None:
+def _check_parts(observed: _WholeCall, known: DecoderSignature) -> None:
     """Compare the parts, called one by one and the decoder in two pieces, with a call of the whole."""
     assert known.encoder is not None
-    whole, made = trial.whole["logits"], trial.made
+    whole, made = observed.whole["logits"], observed.made
     names = [spec.name for spec in known.encoder.cross.outputs]
-    cross = _run(CrossModule(fresh(trial.module), names), {ENCODER_HIDDEN: made[HIDDEN]})
-    context = {**cross, ENCODER_MASK: encoder_mask(made, trial.before)}
+    cross = _run(CrossModule(fresh(observed.module), names), {ENCODER_HIDDEN: made[HIDDEN]})
+    context = {**cross, ENCODER_MASK: encoder_mask(made, observed.before)}
     given = {spec.name: context[spec.name] for spec in known.inputs if spec.name in context}
-    decoder = CrossDecoderModule(fresh(trial.module), known.state, names)
+    decoder = CrossDecoderModule(fresh(observed.module), known.state, names)
     past: Sequence[Any] = empty(known.state, _ROWS)
     with_places = any(spec.name == "position_ids" for spec in known.inputs)
     for start, end in ((0, _LENGTH // 2), (_LENGTH // 2, _LENGTH)):
         places = np.broadcast_to(np.arange(start, end), (_ROWS, end - start)).copy()
         own = {
-            "input_ids": trial.ids[:, start:end],
+            "input_ids": observed.ids[:, start:end],
             "attention_mask": np.ones((_ROWS, end), np.int64),
             "logits_to_keep": np.arange(end - start),
             **({"position_ids": places} if with_places else {}),

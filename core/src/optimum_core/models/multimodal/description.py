@@ -47,13 +47,13 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
         NotADecoderError: it has no language model of its own, or that takes more than embeddings and a mask.
     """
     _require_language_model(module, signature)
-    trial = _called(module, signature)
-    rows, length, width = trial.handed[EMBEDS].shape
-    layers = layer_states(trial.answer.past_key_values.layers, (rows, length))
+    observed = _called(module, signature)
+    rows, length, width = observed.handed[EMBEDS].shape
+    layers = layer_states(observed.answer.past_key_values.layers, (rows, length))
     state = state_of(layers)
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     ids = next(spec for spec in signature.inputs if spec.name == "input_ids")
-    positions = _positions(module, trial)
+    positions = _positions(module, observed)
     own = own_inputs(ids, "places" if positions is not None else None)
     embeds = TensorSpec(name=EMBEDS, dtype="float32", shape=("batch", "sequence", int(width)))
     made = DecoderSignature(
@@ -61,8 +61,8 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
             embeds,
             own[1],
             *([positions] if positions is not None else []),
-            *_masks(trial),
-            *_features(trial),
+            *_masks(observed),
+            *_features(observed),
             own[-1],
         ),
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
@@ -76,7 +76,7 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
             reads_ahead=not sees_before(module.get_decoder()),
         ),
     )
-    _check(module, trial, made)
+    _check(module, observed, made)
     return made
 
 
@@ -120,13 +120,13 @@ def _is_content(value: Any) -> bool:
     return value is not None and not isinstance(value, bool | str | int | float)
 
 
-def _positions(module: Any, trial: _WholeCall) -> TensorSpec | None:
+def _positions(module: Any, observed: _WholeCall) -> TensorSpec | None:
     """Return the input for positions; None: the language model takes none."""
     import inspect
 
     if "position_ids" not in inspect.signature(module.get_decoder().forward).parameters:
         return None
-    given = trial.handed.get("position_ids")
+    given = observed.handed.get("position_ids")
     axes: tuple[int, ...] = ()
     if given is not None and given.ndim == 3:
         axes = (len(given) - 1 if len(given) == 4 else len(given),)
@@ -139,9 +139,9 @@ def _has_sections(module: Any) -> bool:
     return "mrope_section" in str(module.config.get_text_config().rope_parameters)
 
 
-def _masks(trial: _WholeCall) -> Iterator[TensorSpec]:
+def _masks(observed: _WholeCall) -> Iterator[TensorSpec]:
     """Yield the masks of pairs that the language model is handed."""
-    given = trial.handed.get("attention_mask")
+    given = observed.handed.get("attention_mask")
     kinds = list(given) if isinstance(given, Mapping) else [ONE_KIND]
     if given is None or (isinstance(given, torch.Tensor) and given.ndim == 2):
         return
@@ -149,9 +149,9 @@ def _masks(trial: _WholeCall) -> Iterator[TensorSpec]:
         yield TensorSpec(name=VISIBLE + kind, dtype="int64", shape=("batch", "sequence", "total"))
 
 
-def _features(trial: _WholeCall) -> Iterator[TensorSpec]:
+def _features(observed: _WholeCall) -> Iterator[TensorSpec]:
     """Yield the features that the first layers of the language model add."""
-    for index, features in enumerate(trial.handed.get(FEATURES) or ()):
+    for index, features in enumerate(observed.handed.get(FEATURES) or ()):
         shape = ("batch", "sequence", int(features.shape[-1]))
         yield TensorSpec(name=f"{ADDED}{index:02d}", dtype="float32", shape=shape)
 
@@ -173,11 +173,11 @@ def merge_of(module: Any, made: DecoderSignature) -> tuple[EagerMergeSession, De
     return merge, Decoder(session, lambda state: state.run)
 
 
-def _check(module: Any, trial: _WholeCall, made: DecoderSignature) -> None:
+def _check(module: Any, observed: _WholeCall, made: DecoderSignature) -> None:
     """Compare the parts with a call of the whole, and with one of several texts, some padded on the left."""
     merge, decoder = merge_of(module, made)
     behind = merge.before(decoder)
-    for inputs in (trial.inputs, _texts(made)):
+    for inputs in (observed.inputs, _texts(made)):
         try:
             wanted = ask(module, inputs).logits
         except Exception as error:
