@@ -83,8 +83,19 @@ def test_null_is_a_field_that_was_left_out(live: Any) -> None:
         left_out = {"stream": None, "n": None, "stop": None, "temperature": None, "stream_options": None}
         answer = live.client.post(path, json={**body, **left_out, "max_tokens": 2})
         assert answer.status_code == 200 and len(answer.json()["choices"]) == 1, answer.text
-    vectors = live.client.post("/v1/embeddings", json={"input": "w5", "encoding_format": None, "dimensions": None})
-    assert vectors.status_code == 200
+    for path, body in (
+        ("/v1/embeddings", {"input": "w5", "model": None, "encoding_format": None, "of_a_later_version": None}),
+        ("/embed", {"inputs": "w5", "normalize": None, "truncation_direction": None}),
+        ("/models/encoder", {"inputs": "w5", "normalize": None, "parameters": None, "of_a_later_version": None}),
+        ("/tokenize", {"inputs": "w5", "add_special_tokens": None}),
+    ):
+        plain = {name: value for name, value in body.items() if value is not None}
+        answer = live.client.post(path, json=body)
+        assert answer.status_code == 200 and answer.json() == live.client.post(path, json=plain).json(), answer.text
+    needed = live.client.post("/v1/embeddings", json={"input": None})
+    assert needed.status_code == 400 and needed.json()["error"]["param"] == "input"
+    many = live.client.post("/embed", json={"inputs": "w5", **{f"a{number}": None for number in range(20_000)}})
+    assert many.status_code == 422 and "unknown field `a0`" in many.json()["error"]
 
 
 def test_an_empty_stop_is_refused(client: openai.OpenAI) -> None:
@@ -145,9 +156,10 @@ def test_a_stop_at_the_last_token_is_a_stop(client: openai.OpenAI) -> None:
 _NEUTRAL = {
     "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "functions": None, "function_call": None,
     "response_format": {"type": "text"}, "logprobs": False, "top_logprobs": None, "modalities": ["text"], "audio": None,
-    "prediction": None, "reasoning_effort": None, "verbosity": None, "web_search_options": None, "logit_bias": {},
+    "prediction": None, "reasoning_effort": None, "verbosity": "medium", "web_search_options": None, "logit_bias": {},
     "frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "stop": None, "seed": None, "user": "u", "store": False,
-    "metadata": {"a": "b"}, "service_tier": "auto", "stream_options": None, "max_completion_tokens": 2,
+    "metadata": {"a": "b"}, "service_tier": "auto", "stream_options": {"include_obfuscation": False},
+    "prompt_cache_retention": "24h", "max_completion_tokens": 2,
 }  # fmt: skip
 
 
@@ -175,10 +187,44 @@ def test_fields_that_ask_for_more_are_refused_by_name(asked: dict[str, Any], liv
     assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("asked", [{"echo": True}, {"suffix": "c"}, {"best_of": 2}])
+@pytest.mark.parametrize("asked", [{"echo": True}, {"suffix": "c"}, {"best_of": 2}, {"best_of": 0}])
 def test_completions_refuse_by_name_too(asked: dict[str, Any], live: Any) -> None:
     answer = live.client.post("/v1/completions", json={"model": "writer", "prompt": "ab", "max_tokens": 2, **asked})
     assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
+
+
+def test_the_best_of_as_many_texts_as_are_asked_for_are_all(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="writer", prompt="ab", max_tokens=2, n=2, best_of=2)
+    assert len(answer.choices) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("embeddings", {"input": "w5", "dimensions": 0}, "dimensions"),
+        ("embeddings", {"input": "w5", "dimensions": 1000}, "dimensions"),
+        ("embeddings", {"input": ["w5", ""]}, "input"),
+        ("embeddings", {"input": "w5", "trunkate": True}, "trunkate"),
+        ("embeddings", {"model": "writer", "input": "w5"}, "model"),
+        ("completions", {"prompt": "ab", "logprobs": 99}, "logprobs"),
+        ("completions", {"prompt": "ab", "temperature": -1}, "temperature"),
+        ("completions", {"prompt": "ab", "max_tokens": 0}, "max_tokens"),
+        ("completions", {"prompt": "ab", "stop": [""]}, "stop"),
+        ("completions", {"prompt": "ab", "stream_options": {"a": 1}}, "stream_options.a"),
+        (
+            "completions",
+            {"prompt": "ab", "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
+        ("chat/completions", {"messages": []}, "messages"),
+        ("chat/completions", {"messages": [{"role": "wizard", "content": "ab"}]}, "messages[0].role"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "ab"}], "top_logprobs": 2}, "top_logprobs"),
+    ],
+)
+def test_an_error_names_the_field_as_openais_do(path: str, body: dict[str, Any], field: str, live: Any) -> None:
+    answer = live.client.post(f"/v1/{path}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", field), error
 
 
 def test_an_alias_is_a_name_in_requests(serve: Any, artifacts: Path, encoder: AcceleratedModel) -> None:
@@ -231,6 +277,9 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
         client.embeddings.create(model="classifier", input="w5")
     with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
         client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
+    with pytest.raises(openai.APIStatusError, match="DELETE is not taken here") as told:
+        client.models.delete("encoder")
+    assert told.value.status_code == 405 and told.value.type == "invalid_request_error"
     assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
 
 

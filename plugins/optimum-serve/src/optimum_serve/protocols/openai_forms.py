@@ -24,6 +24,7 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of a stream."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Writing(msgspec.Struct, kw_only=True):
@@ -50,6 +51,7 @@ class Writing(msgspec.Struct, kw_only=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     @property
     def choices(self) -> int:

@@ -315,7 +315,7 @@ def _flat(body: dict[str, Any]) -> dict[str, Any]:
     parameters = body.pop("parameters", None) or {}
     if not isinstance(parameters, dict):
         raise invalid("parameters is no object")
-    return {**{name: value for name, value in parameters.items() if value is not None}, **body}
+    return {name: value for name, value in {**parameters, **body}.items() if value is not None}
 
 
 def _converted(body: dict[str, Any], kind: type[Body]) -> Body:

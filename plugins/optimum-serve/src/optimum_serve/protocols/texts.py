@@ -28,12 +28,12 @@ def several(given: str | list[Any], name: str) -> list[Any]:
         given = [given]
     kinds = {type(item) for item in given}
     if not given:
-        raise empty(name)
+        raise empty(name, name)
     if len(kinds) != 1:
-        raise invalid(f"{name} mixes texts and ids")
+        raise invalid(f"{name} mixes texts and ids", field=name)
     found = [given] if kinds == {int} else given
     if (number := next((number for number, item in enumerate(found) if not item), None)) is not None:
-        raise empty(f"{name} {number}")
+        raise empty(f"{name} {number}", name)
     return found
 
 
