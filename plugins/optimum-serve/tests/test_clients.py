@@ -178,13 +178,28 @@ def test_fields_that_ask_for_nothing_are_taken(live: Any) -> None:
         {"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"functions": [{}]},
         {"response_format": {"type": "json_object"}}, {"modalities": ["text", "audio"]},
         {"audio": {"voice": "x"}}, {"prediction": {"type": "content"}}, {"reasoning_effort": "high"},
-        {"web_search_options": {}}, {"logit_bias": {"5": 1}}, {"frequency_penalty": 1.0},
+        {"web_search_options": {}}, {"logit_bias": {"5": 101}}, {"logit_bias": {"100000": 1}}, {"logit_bias": {"a": 1}},
+        {"logit_bias": {str(token): 0 for token in range(1025)}}, {"frequency_penalty": 2.1}, {"presence_penalty": -3},
     ],
 )  # fmt: skip
 def test_fields_that_ask_for_more_are_refused_by_name(asked: dict[str, Any], live: Any) -> None:
     body = {"model": "writer", "messages": [{"role": "user", "content": "ab"}], "max_tokens": 2}
     answer = live.client.post("/v1/chat/completions", json={**body, **asked})
     assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_biases_and_penalties_change_the_tokens(draws: bool, client: openai.OpenAI, artifacts: Path) -> None:
+    x, y = (str(load(artifacts / "writer").plain_tokenizer.encode(letter).ids[-1]) for letter in "xy")
+    given: dict[str, Any] = {"model": "writer", "prompt": "ab", "max_tokens": 24, "seed": 3}
+    given["temperature"] = 0.01 if draws else 0
+    forced = client.completions.create(**given, logit_bias={x: 100}).choices[0]
+    assert forced.text == "x" * 24
+    for name in ("presence_penalty", "frequency_penalty"):
+        weighed = client.completions.create(**given, logit_bias={x: 100, y: 99.5}, **{name: 2})
+        counts = {letter: weighed.choices[0].text.count(letter) for letter in "xy"}
+        assert sum(counts.values()) == 24  # an x each time but for the penalties
+        assert counts["y"] >= 1 and (name == "presence_penalty" or abs(counts["x"] - counts["y"]) <= 4), counts
 
 
 @pytest.mark.parametrize("asked", [{"echo": True}, {"suffix": "c"}, {"best_of": 2}, {"best_of": 0}])
@@ -210,6 +225,7 @@ def test_the_best_of_as_many_texts_as_are_asked_for_are_all(client: openai.OpenA
         ("completions", {"prompt": "ab", "temperature": -1}, "temperature"),
         ("completions", {"prompt": "ab", "max_tokens": 0}, "max_tokens"),
         ("completions", {"prompt": "ab", "stop": [""]}, "stop"),
+        ("completions", {"prompt": "ab", "logit_bias": {"a": 1}}, "logit_bias"),
         ("completions", {"prompt": "ab", "stream_options": {"a": 1}}, "stream_options.a"),
         (
             "completions",
@@ -275,8 +291,8 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
         client.responses.create(model="writer", input="ab")
     with pytest.raises(openai.BadRequestError, match="of kind 'classifier'"):
         client.embeddings.create(model="classifier", input="w5")
-    with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
-        client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
+    with pytest.raises(openai.BadRequestError, match="suffix is not supported"):
+        client.completions.create(model="writer", prompt="ab", suffix="c")
     with pytest.raises(openai.APIStatusError, match="DELETE is not taken here") as told:
         client.models.delete("encoder")
     assert told.value.status_code == 405 and told.value.type == "invalid_request_error"

@@ -33,7 +33,7 @@ _HALF = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 #: Places and names of fields in messages of msgspec, which gives them in no other way.
-_ABOVE, _NAMED = re.compile(r" - at `\$\.?([^`]*)`$"), re.compile(r"field `([^`]*)`")
+_ABOVE, _NAMED = re.compile(r"`\$\.?([^`]*)`$"), re.compile(r"field `([^`]*)`")
 #: Fields of a body from which those that are null are left out: more of them would take memory by far beyond its own.
 _NULLS = 10_000
 #: Seconds until a client is expected to go away.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from optimum_serve.protocols.texts import Given
+from optimum_serve.protocols.texts import Given, Id
 
 #: OpenAI's seeds have 64 bits and may be negative; ours are not.
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -44,7 +44,7 @@ class Writing(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[Id, float] | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
