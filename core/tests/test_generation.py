@@ -72,7 +72,7 @@ def test_the_loop_goes_by_the_settings_of_the_model(stated: dict[str, Any], tmp_
     )
 
 
-class _Penalties(LogitsProcessor):
+class _Penalties(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """OpenAI's formula: a score less the number of its token times `frequency`, and less `presence`."""
 
     def __init__(self, length: int, presence: float, frequency: float) -> None:
