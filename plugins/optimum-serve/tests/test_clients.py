@@ -195,9 +195,9 @@ def test_biases_and_penalties_change_the_tokens(draws: bool, client: openai.Open
     given["temperature"] = 0.01 if draws else 0
     forced = client.completions.create(**given, logit_bias={x: 100}).choices[0]
     assert forced.text == "x" * 24
-    biases: dict[str, Any] = {"logit_bias": {x: 100, y: 99.5}}
     for name in ("presence_penalty", "frequency_penalty"):
-        weighed = client.completions.create(**given, **biases, **{name: 2})
+        weights: dict[str, Any] = {"logit_bias": {x: 100, y: 99.5}, name: 2}
+        weighed = client.completions.create(**given, **weights)
         counts = {letter: weighed.choices[0].text.count(letter) for letter in "xy"}
         assert sum(counts.values()) == 24  # an x each time but for the penalties
         assert counts["y"] >= 1 and (name == "presence_penalty" or abs(counts["x"] - counts["y"]) <= 4), counts
