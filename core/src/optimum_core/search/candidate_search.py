@@ -342,6 +342,8 @@ class _Search:
 
     def _limit_to_compared(self, winner: Candidate, compared: tuple[ReferenceCase, ...]) -> tuple[str, ...]:
         """Set the winner's ranges to the lengths that were compared; return what the budget left out, in words."""
+        if winner.spec.is_baseline:
+            winner.free_axes_of_eager()
         if not self.context.verify or winner.spec.is_baseline:
             return ()
         missed = self.references.left_out(winner.signature)

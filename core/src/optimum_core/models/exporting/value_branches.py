@@ -127,7 +127,7 @@ def value_checks(module: Callable[..., Any], samples: Sequence[torch.Tensor]) ->
     Args:
         module: it is called once; what it raises passes through.
     """
-    places = ((place, _complaint(*place)) for place in _value_reads(module, samples))
+    places = ((place, _complaint(*place)) for place in _value_reads(module, samples, counts_alone=True))
     return tuple(sorted(place for place, found in places if found is not None and found.raises))
 
 
@@ -143,20 +143,28 @@ def raised_at(place: Place, error: BaseException) -> bool:
     return any(frame.filename == file and frame.lineno in lines for frame in extract_tb(error.__traceback__))
 
 
-def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
+def _value_reads(
+    module: Callable[..., Any], samples: Sequence[torch.Tensor], *, counts_alone: bool = False
+) -> set[Place]:
     """Return places that read a value which depends on the samples' values, in one eager call."""
-    reads = _Reads(samples)
+    reads = _Reads(samples, counts_alone=counts_alone)
     with torch.no_grad(), functions_followed(), _Unseen(reads), reads:
         module(*samples)
     return reads.places
 
 
 class _Reads(OperatorWatch):
-    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one."""
+    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one.
 
-    def __init__(self, samples: Iterable[torch.Tensor]) -> None:
+    Args:
+        counts_alone: of lengths that follow values, only those of what was counted or chosen are tracked, and not what
+            is computed with it: other tensors may have the same length by chance.
+    """
+
+    def __init__(self, samples: Iterable[torch.Tensor], *, counts_alone: bool) -> None:
         super().__init__()
         self.places: set[Place] = set()
+        self._counts_alone = counts_alone
         self._derived = WeakIdKeyDictionary()
         self._sized = WeakIdKeyDictionary()  # by tensor, those of its lengths that follow values
         for sample in samples:
@@ -193,7 +201,7 @@ class _Reads(OperatorWatch):
         """Return the lengths that follow values in an operator's outputs: those of `nonzero`, `unique`, `x[x > 0]`, and
         of what is computed with these."""
         if any(part in func.name() for part in _AS_THE_FIRST):
-            return self.lengths(args[:1])
+            return set() if self._counts_alone else self.lengths(args[:1])
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
@@ -202,7 +210,7 @@ class _Reads(OperatorWatch):
             return {*first.shape} - {*args[0].shape[1:]}
         if first is not None and torch.Tag.dynamic_output_shape in func.tags:
             return {first.shape[args[1] if "unique_dim" in func.name() else 0]}
-        return self.lengths(given)
+        return set() if self._counts_alone else self.lengths(given)
 
 
 class _Unwarned(TorchFunctionMode):
