@@ -28,7 +28,7 @@ from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.bound_cases import ALL_VALUES
-from optimum_core.verify.edge_value_cases import HALVES, ONE_SIGN
+from optimum_core.verify.edge_value_cases import HALVES, LONG_HALVES, ONE_SIGN
 from optimum_core.verify.large_value_cases import LARGE
 from optimum_core.verify.reference import reference_cases
 
@@ -161,6 +161,25 @@ def test_order_among_equal_values_is_noted(function: Callable[..., Any]) -> None
     fidelity = _compared(lambda x, keep: function(x) + 0 * keep.sum(), lambda x, keep: backwards(x) + 0 * keep.sum())
     assert fidelity.passed
     assert any("order among equal values" in note for note in fidelity.notes)
+
+
+def test_order_among_equal_values_of_long_rows_is_noted() -> None:
+    """Up to 16 values, torch keeps the order of equal ones; exports do at every length."""
+
+    def placed(*, stable: bool) -> torch.nn.Module:
+        def sums(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+            order = x.sort(dim=1, stable=stable).indices
+            return torch.zeros_like(x).scatter(1, order // 2, x) + 0 * keep.sum()
+
+        return MaskedFormula(sums).eval()
+
+    samples = {"x": torch.randn(2, 5, 6), "keep": torch.tensor([True, False])}
+    signature, cases = _cases(placed(stable=False), samples)
+    exported = placed(stable=True)
+    found = verify(
+        lambda inputs: eager_outputs(exported, inputs), tuple(cases.values()), signature.outputs, precision="fp32"
+    )
+    assert any(note.startswith(LONG_HALVES) and "order among equal values" in note for note in found.notes)
 
 
 def test_a_stable_order_is_promised() -> None:

@@ -284,6 +284,9 @@ def test_the_tokens_of_a_prompt_are_not_pooled_where_the_model_says_so(
         tokens = by_hand(directory, [f"w5 w6 {text}" for text in texts], LIMIT)
         _close(fast.encode(texts, prompt_name="query"), np.stack([rows[3:].mean(dim=0).numpy() for rows in tokens]))
         _close(fast.encode(texts), np.stack([rows.mean(dim=0).numpy() for rows in by_hand(directory, texts, LIMIT)]))
+        with pytest.raises(InputError, match=r"the pooling leaves out the prompt that is there(.|\n)*right"):
+            fast.tokenize(texts, prompt="w5 w6 ", truncation="left")
+        assert len(fast.tokenize(texts, truncation="left")) == 2
 
 
 def test_one_that_stays_eager_is_saved_with_all_of_its_modules(tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    GenerationConfig,
-)
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from clocks import Clock
 from optimum_core import accelerate
@@ -72,6 +70,49 @@ def test_the_loop_goes_by_the_settings_of_the_model(stated: dict[str, Any], tmp_
         stated.keys() & {"max_length", "max_new_tokens"}
         or want[0, 9:].tolist() != free[0, : want.shape[1] - 9].tolist()
     )
+
+
+class _Penalties(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+    """OpenAI's formula: a score less the number of its token times `frequency`, and less `presence`."""
+
+    def __init__(self, length: int, presence: float, frequency: float) -> None:
+        self._length, self._presence, self._frequency = length, presence, frequency
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        for row, ids in enumerate(input_ids[:, self._length :].tolist()):
+            for token in set(ids):
+                scores[row, token] -= self._presence + self._frequency * ids.count(token)
+        return scores
+
+
+@pytest.mark.parametrize(("presence", "frequency"), [(0, 0), (2, 0), (0, 0.05), (-2, 0), (0.1, -0.2)])
+def test_the_loop_adds_biases_and_takes_penalties_away(presence: float, frequency: float, tmp_path: Path) -> None:
+    module, ids = decoder("llama"), np.random.default_rng(2).integers(3, 99, (2, 9))
+    mask = np.ones_like(ids)
+    mask[1, :4] = ids[1, :4] = 0
+    given = {"inputs": torch.tensor(ids), "attention_mask": torch.tensor(mask), "max_new_tokens": 24}
+    given |= {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    free = module.generate(**given)[0, 9:].tolist()
+    bias = {free[0]: -0.3, free[-1]: 0.4, 50: 0.5}
+    want = module.generate(
+        **given,
+        sequence_bias=[[[token], value] for token, value in bias.items()],
+        logits_processor=LogitsProcessorList([_Penalties(9, presence, frequency)]),
+    ).numpy()[:, 9:]
+    assert want[0].tolist() != free
+    weights = {"presence_penalty": presence, "frequency_penalty": frequency, "logit_bias": bias}
+    settings = read_settings(tmp_path, {"max_new_tokens": 24, "pad_token_id": 0, **weights})
+    found = np.stack(list(next_tokens(eager("llama"), ids, settings, mask)), 1)
+    np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [{"presence_penalty": 2.5}, {"frequency_penalty": float("nan")}, {"logit_bias": {5: 101}}, {"logit_bias": 5}],
+)
+def test_weights_beyond_the_protocols_are_refused(stated: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=next(iter(stated))):
+        read_settings(tmp_path, stated)
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "bloom", "gemma2"])

@@ -18,7 +18,7 @@ from optimum_core.errors import InputError, UnavailableError, UnprovedWarning
 from optimum_core.models.data.plain_reading import reads_alike
 from optimum_core.models.data.texts import read_texts
 from optimum_core.runtime.items import ItemEncoder
-from optimum_core.types import AxisRange
+from optimum_core.types import AxisRange, Cut
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[[str], AcceleratedModel]
@@ -107,24 +107,30 @@ def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypat
     (whole,) = fast.tokenize(["w5 " * 80], truncation=False)
     assert len(whole["input_ids"]) == 82 and fast.plain_tokenizer.encode("w5 " * 80).ids == list(whole["input_ids"])
     assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
+    words = [f"w{number % 50 + 5}" for number in range(60)]
+    sides: tuple[Cut, ...] = ("left", "right")
+    for side in sides:
+        cut, pair = fast.tokenize([" ".join(words), ("w5", " ".join(words))], truncation=side)
+        kept, behind = (words[-14:], words[-15:]) if side == "left" else (words[:14], words[:15])
+        assert list(cut["input_ids"]) == list(fast.tokenize([" ".join(kept)])[0]["input_ids"])
+        assert list(pair["input_ids"]) == list(fast.tokenize([("w5", " ".join(behind))])[0]["input_ids"])
     assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
     fast.__dict__.pop("_own_texts", None)
 
 
 def test_threads_that_cut_and_threads_that_do_not_leave_each_other_alone(fast: AcceleratedModel) -> None:
-    wrong: list[tuple[bool, int]] = []
-    text = "w5 " * 300
-    fast.tokenize(["a"])
+    wrong: list[tuple[Cut, object]] = []
+    text = "w5 " + "w6 " * 298 + "w7"
+    cuts: tuple[Cut, ...] = (True, False, "left", "right")
+    want = {cut: list(fast.tokenize([text], truncation=cut)[0]["input_ids"]) for cut in cuts}
+    assert [len(want[cut]) for cut in cuts] == [16, 302, 16, 16] and want["left"] != want["right"] == want[True]
 
-    def ask(cut: bool) -> None:
+    def ask(cut: Cut) -> None:
         for _ in range(150):
-            wrong.extend(
-                (cut, length)
-                for item in fast.tokenize([text], truncation=cut)
-                if (length := len(item["input_ids"])) != (16 if cut else 302)
-            )
+            found = [list(item["input_ids"]) for item in fast.tokenize([text], truncation=cut)]
+            wrong.extend((cut, ids) for ids in found if ids != want[cut])
 
-    threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(4)]
+    threads = [threading.Thread(target=ask, args=(cut,)) for cut in cuts]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -127,7 +127,11 @@ def test_draws_have_the_shares_of_the_session(model: Any, texts: Any) -> None:
 @needs_genai
 def test_settings_without_an_equal_are_told_ahead(texts: Any) -> None:
     assert texts.takes(9, temperature=0.7, top_p=0.9) and texts.takes(9, repetition_penalty=1.1)
-    for other in ({"temperature": 0.7, "seed": 3}, {"min_p": 0.1}, {"min_new_tokens": 3}, {"no_repeat_ngram_size": 2}):
+    others: list[dict[str, Any]] = [
+        {"temperature": 0.7, "seed": 3}, {"min_p": 0.1}, {"min_new_tokens": 3}, {"no_repeat_ngram_size": 2},
+        {"presence_penalty": 0.1}, {"frequency_penalty": -0.1}, {"logit_bias": {5: 1}},
+    ]  # fmt: skip
+    for other in others:
         assert not texts.takes(9, **other)
     assert not texts.takes(10**6, max_new_tokens=1)
     with pytest.raises(InputError, match="positions"):

@@ -160,7 +160,7 @@ def test_rows_that_outgrow_memory_wait_and_go_on_where_they_were(
 
 def test_all_settings_of_a_text_are_honoured_as_alone(opened: Callable[[str], Decoder]) -> None:
     decoder = opened("llama")
-    prompts = _prompts(6, 11, 4, 9, 7)
+    prompts = _prompts(6, 11, 4, 9, 7, 5)
     likeliest = _alone(decoder, prompts[3], 12)
     settings = [
         Settings(max_new_tokens=12, do_sample=True, seed=7, temperature=1.5),
@@ -168,6 +168,7 @@ def test_all_settings_of_a_text_are_honoured_as_alone(opened: Callable[[str], De
         Settings(max_new_tokens=12, no_repeat_ngram_size=2, bad_words_ids=((likeliest[0],),)),
         Settings(max_new_tokens=12, suppress_tokens=(likeliest[2],), begin_suppress_tokens=(likeliest[0],)),
         Settings(max_new_tokens=12, eos=(5,), min_new_tokens=4, forced_eos=(5,)),
+        Settings(max_new_tokens=12, presence_penalty=1, frequency_penalty=0.5, logit_bias=((5, 1.0),)),
     ]
     batch = StateBatch(decoder, ContinuousLimits())
     numbers = [batch.add(prompt, stated) for prompt, stated in zip(prompts, settings, strict=True)]

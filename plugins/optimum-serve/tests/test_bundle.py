@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -196,12 +197,23 @@ def test_what_cannot_be_bundled_is_told(artifacts: Path, wheels: Path, tmp_path:
         ([encoder, f"encoder={encoder}", out], OptionError, "two models are named 'encoder'"),
         ([f"..={encoder}", out], OptionError, "cannot be named '..'"),
         ([encoder, out, "--python", "3.10"], OptionError, "no platform was named"),
-        ([encoder, out, "--wheels", wheels, "--offline"], UnavailableError, "not all wheels can be had"),
+        ([encoder, out, "--wheels", wheels, "--offline"], UnavailableError, r"no wheel of .* others is in .*--wheels"),
         ([tmp_path, out], OptimumError, "optimum.json"),
     ):
         with pytest.raises(kind, match=said):
             _bundle(*arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_the_command_is_told_that_fetches_what_is_missing(
+    artifacts: Path, stand_ins: Path, tmp_path: Path
+) -> None:
+    some = shutil.copytree(stand_ins, tmp_path / "some")
+    (lacking,) = some.glob("msgspec-*.whl")
+    lacking.rename(some / "msgspec-0.1-py3-none-any.whl")  # of another version than the installed one
+    with pytest.raises(UnavailableError, match=r"no wheel of msgspec==[\d.]+ is in") as told:
+        _bundle(artifacts / "encoder", tmp_path / "a.tar", "--wheels", some, "--offline")
+    assert re.search(r"pip download .*-d wheels msgspec==[\d.]+;", told.value.remedy)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,19 @@ def test_null_is_a_field_that_was_left_out(live: Any) -> None:
         left_out = {"stream": None, "n": None, "stop": None, "temperature": None, "stream_options": None}
         answer = live.client.post(path, json={**body, **left_out, "max_tokens": 2})
         assert answer.status_code == 200 and len(answer.json()["choices"]) == 1, answer.text
-    vectors = live.client.post("/v1/embeddings", json={"input": "w5", "encoding_format": None, "dimensions": None})
-    assert vectors.status_code == 200
+    for path, body in (
+        ("/v1/embeddings", {"input": "w5", "model": None, "encoding_format": None, "of_a_later_version": None}),
+        ("/embed", {"inputs": "w5", "normalize": None, "truncation_direction": None}),
+        ("/models/encoder", {"inputs": "w5", "normalize": None, "parameters": None, "of_a_later_version": None}),
+        ("/tokenize", {"inputs": "w5", "add_special_tokens": None}),
+    ):
+        plain = {name: value for name, value in body.items() if value is not None}
+        answer = live.client.post(path, json=body)
+        assert answer.status_code == 200 and answer.json() == live.client.post(path, json=plain).json(), answer.text
+    needed = live.client.post("/v1/embeddings", json={"input": None})
+    assert needed.status_code == 400 and needed.json()["error"]["param"] == "input"
+    many = live.client.post("/embed", json={"inputs": "w5", **{f"a{number}": None for number in range(20_000)}})
+    assert many.status_code == 422 and "unknown field `a0`" in many.json()["error"]
 
 
 def test_an_empty_stop_is_refused(client: openai.OpenAI) -> None:
@@ -145,9 +156,10 @@ def test_a_stop_at_the_last_token_is_a_stop(client: openai.OpenAI) -> None:
 _NEUTRAL = {
     "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "functions": None, "function_call": None,
     "response_format": {"type": "text"}, "logprobs": False, "top_logprobs": None, "modalities": ["text"], "audio": None,
-    "prediction": None, "reasoning_effort": None, "verbosity": None, "web_search_options": None, "logit_bias": {},
+    "prediction": None, "reasoning_effort": None, "verbosity": "medium", "web_search_options": None, "logit_bias": {},
     "frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "stop": None, "seed": None, "user": "u", "store": False,
-    "metadata": {"a": "b"}, "service_tier": "auto", "stream_options": None, "max_completion_tokens": 2,
+    "metadata": {"a": "b"}, "service_tier": "auto", "stream_options": {"include_obfuscation": False},
+    "prompt_cache_retention": "24h", "max_completion_tokens": 2,
 }  # fmt: skip
 
 
@@ -166,7 +178,8 @@ def test_fields_that_ask_for_nothing_are_taken(live: Any) -> None:
         {"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"functions": [{}]},
         {"response_format": {"type": "json_object"}}, {"modalities": ["text", "audio"]},
         {"audio": {"voice": "x"}}, {"prediction": {"type": "content"}}, {"reasoning_effort": "high"},
-        {"web_search_options": {}}, {"logit_bias": {"5": 1}}, {"frequency_penalty": 1.0},
+        {"web_search_options": {}}, {"logit_bias": {"5": 101}}, {"logit_bias": {"100000": 1}}, {"logit_bias": {"a": 1}},
+        {"logit_bias": {str(token): 0 for token in range(1025)}}, {"frequency_penalty": 2.1}, {"presence_penalty": -3},
     ],
 )  # fmt: skip
 def test_fields_that_ask_for_more_are_refused_by_name(asked: dict[str, Any], live: Any) -> None:
@@ -175,10 +188,60 @@ def test_fields_that_ask_for_more_are_refused_by_name(asked: dict[str, Any], liv
     assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("asked", [{"echo": True}, {"suffix": "c"}, {"best_of": 2}])
+@pytest.mark.parametrize("draws", [False, True])
+def test_biases_and_penalties_change_the_tokens(draws: bool, client: openai.OpenAI, artifacts: Path) -> None:
+    x, y = (str(load(artifacts / "writer").plain_tokenizer.encode(letter).ids[-1]) for letter in "xy")
+    given: dict[str, Any] = {"model": "writer", "prompt": "ab", "max_tokens": 24, "seed": 3}
+    given["temperature"] = 0.01 if draws else 0
+    forced = client.completions.create(**given, logit_bias={x: 100}).choices[0]
+    assert forced.text == "x" * 24
+    for name in ("presence_penalty", "frequency_penalty"):
+        weights: dict[str, Any] = {"logit_bias": {x: 100, y: 99.5}, name: 2}
+        weighed = client.completions.create(**given, **weights)
+        counts = {letter: weighed.choices[0].text.count(letter) for letter in "xy"}
+        assert sum(counts.values()) == 24  # an x each time but for the penalties
+        assert counts["y"] >= 1 and (name == "presence_penalty" or abs(counts["x"] - counts["y"]) <= 4), counts
+
+
+@pytest.mark.parametrize("asked", [{"echo": True}, {"suffix": "c"}, {"best_of": 2}, {"best_of": 0}])
 def test_completions_refuse_by_name_too(asked: dict[str, Any], live: Any) -> None:
     answer = live.client.post("/v1/completions", json={"model": "writer", "prompt": "ab", "max_tokens": 2, **asked})
     assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
+
+
+def test_the_best_of_as_many_texts_as_are_asked_for_are_all(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="writer", prompt="ab", max_tokens=2, n=2, best_of=2)
+    assert len(answer.choices) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("embeddings", {"input": "w5", "dimensions": 0}, "dimensions"),
+        ("embeddings", {"input": "w5", "dimensions": 1000}, "dimensions"),
+        ("embeddings", {"input": ["w5", ""]}, "input"),
+        ("embeddings", {"input": "w5", "trunkate": True}, "trunkate"),
+        ("embeddings", {"model": "writer", "input": "w5"}, "model"),
+        ("completions", {"prompt": "ab", "logprobs": 99}, "logprobs"),
+        ("completions", {"prompt": "ab", "temperature": -1}, "temperature"),
+        ("completions", {"prompt": "ab", "max_tokens": 0}, "max_tokens"),
+        ("completions", {"prompt": "ab", "stop": [""]}, "stop"),
+        ("completions", {"prompt": "ab", "logit_bias": {"a": 1}}, "logit_bias"),
+        ("completions", {"prompt": "ab", "stream_options": {"a": 1}}, "stream_options.a"),
+        (
+            "completions",
+            {"prompt": "ab", "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
+        ("chat/completions", {"messages": []}, "messages"),
+        ("chat/completions", {"messages": [{"role": "wizard", "content": "ab"}]}, "messages[0].role"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "ab"}], "top_logprobs": 2}, "top_logprobs"),
+    ],
+)
+def test_an_error_names_the_field_as_openais_do(path: str, body: dict[str, Any], field: str, live: Any) -> None:
+    answer = live.client.post(f"/v1/{path}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", field), error
 
 
 def test_an_alias_is_a_name_in_requests(serve: Any, artifacts: Path, encoder: AcceleratedModel) -> None:
@@ -229,8 +292,11 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
         client.responses.create(model="writer", input="ab")
     with pytest.raises(openai.BadRequestError, match="of kind 'classifier'"):
         client.embeddings.create(model="classifier", input="w5")
-    with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
-        client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
+    with pytest.raises(openai.BadRequestError, match="suffix is not supported"):
+        client.completions.create(model="writer", prompt="ab", suffix="c")
+    with pytest.raises(openai.APIStatusError, match="DELETE is not taken here") as told:
+        client.models.delete("encoder")
+    assert told.value.status_code == 405 and told.value.type == "invalid_request_error"
     assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
 
 

@@ -33,7 +33,12 @@ def test_probes_ask_paths_that_there_are() -> None:
     assert {probe["path"] for probe in probes} == {"/health", "/ready"} <= PATHS
     ports = {probe["port"] for probe in probes} | {service["spec"]["ports"][0]["targetPort"]}
     assert ports == {Settings(models=()).port, *(item["containerPort"] for item in container["ports"])}
-    assert pod["securityContext"]["runAsNonRoot"]
+    assert ":" in container["image"]
+    assert (
+        pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    )
+    within = container["securityContext"]  # what the level "restricted" of pod security asks for
+    assert within["capabilities"]["drop"] == ["ALL"] and within["allowPrivilegeEscalation"] is False
     (rule,) = yaml.safe_load((DEPLOY / "prometheus-adapter.yaml").read_text("utf-8"))["rules"]
     assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] == rule["name"]["as"]
     assert set(re.findall(r"optimum_\w+", rule["seriesQuery"] + rule["metricsQuery"])) <= _figures()
@@ -53,6 +58,13 @@ def test_the_image_runs_as_nobody_in_particular_and_ends_on_sigterm() -> None:
     lines = (DEPLOY / "Dockerfile").read_text("utf-8").splitlines()
     stages = [line for line in lines if line.startswith("FROM ")]
     assert len(stages) == 2 and "USER 10001" in lines and "STOPSIGNAL SIGTERM" in lines
+    root = DEPLOY.parents[2]
+    copied = [
+        line.split()[1] for line in lines if line.startswith("COPY ") and not line.startswith(("COPY --", "COPY $"))
+    ]
+    defaults = [line.partition("=")[2].strip('"') for line in lines if line.startswith("ARG ")]
+    assert copied and all((root / path).exists() for path in (*copied, *defaults)), (copied, defaults)
+    assert "constraints.txt" in copied and any("--constraint constraints.txt" in line for line in lines)
     entry = next(line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT "))
     assert json.loads(entry)[:2] == ["optimum-core", "serve"]
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]

@@ -347,6 +347,21 @@ def test_killed_it_leaves_no_request_waiting_and_starts_again(process: Any, tmp_
     assert httpx.post(f"{server.url}/embed", json={"inputs": "w5"}).status_code == 200
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither signal")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_told_to_end_it_answers_what_it_has_accepted(number: str, process: Any, tmp_path: Path) -> None:
+    server, body = process(tmp_path / "log"), b'{"inputs": "w5"}'
+    with _connection(server) as half:
+        half.sendall(_head(len(body)) + body[:5])
+        until(lambda: httpx.get(f"{server.url}/ready").status_code == 200)  # the head has been read before this
+        server.running.send_signal(getattr(signal, number))
+        until(lambda: "Shutting down" in (tmp_path / "log").read_text("utf-8"))
+        half.sendall(body[5:])
+        answer = half.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+    assert server.running.wait(240) == 128 + getattr(signal, number)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_on_a_full_disk_it_answers_without_its_log(process: Any) -> None:
     server = process(Path("/dev/full"))

@@ -90,6 +90,27 @@ def test_fields_as_clients_send_them(live: Any) -> None:
     np.testing.assert_allclose(vector, plain[0], atol=1e-6)
 
 
+def test_texts_are_cut_on_the_side_that_is_named(live: Any) -> None:
+    """The model takes 64 tokens, of which two stand around the text."""
+    words = [f"w{number % 50 + 5}" for number in range(100)]
+    long, ends = " ".join(words), {"left": " ".join(words[-62:]), "right": " ".join(words[:62])}
+    for side, kept in ends.items():
+        cut: dict[str, Any] = {"inputs": long, "truncate": True, "truncation_direction": side.capitalize()}
+        for path in ("/embed", "/embed_all", "/models/classifier/predict"):
+            assert _ask(live, path, cut) == _ask(live, path, {"inputs": kept}), (path, side)
+        pair = {"source_sentence": "w5", "sentences": [long, "w9"]}
+        parameters = {"truncate": True, "truncation_direction": side}
+        similar = _ask(live, "/similarity", {"inputs": pair, "parameters": parameters})
+        assert similar == _ask(live, "/similarity", {"inputs": {**pair, "sentences": [kept, "w9"]}})
+        ranked = _ask(live, "/rerank", {"query": "w5", "texts": [long], **parameters})
+        end = " ".join(words[-60:] if side == "left" else words[:60])  # beside the question and one token more
+        assert ranked == _ask(live, "/rerank", {"query": "w5", "texts": [end]})
+    assert "64" in _ask(live, "/embed", {"inputs": long, "truncation_direction": "left"}, status=413)["error"]
+    assert "left or right" in _ask(live, "/embed", {"inputs": "w5", "truncation_direction": "up"}, status=422)["error"]
+    documents = {"query": "w5", "documents": [long], "truncation_direction": "left"}
+    assert "goes with texts" in _ask(live, "/rerank", documents, status=422)["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

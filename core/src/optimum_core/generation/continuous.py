@@ -216,15 +216,16 @@ def _batch_of(decoder: Decoder, limits: ContinuousLimits) -> ContinuousBatch:
 def sampling_of(settings: Settings, length: int) -> Sampling | None:
     """Return the settings of a prompt of this length for a continuous batch; None: one of them has no equal there.
 
-    Not equal are: draws with a seed, which come from another generator; `min_p`, which is applied in another order; and
-    all that forbids or forces tokens.
+    Not equal are: draws with a seed, which come from another generator; `min_p`, which is applied in another order;
+    penalties by count, and biases; and all that forbids or forces tokens.
     """
     try:
         settings = settings.for_prompt(length)
     except InputError:  # there is no room behind the prompt
         return None
     never = (settings.bad_words_ids, settings.suppress_tokens, settings.begin_suppress_tokens, settings.forced_eos)
-    others = (settings.no_repeat_ngram_size, settings.min_new_tokens, *never)
+    weights = (settings.presence_penalty, settings.frequency_penalty, settings.logit_bias)
+    others = (settings.no_repeat_ngram_size, settings.min_new_tokens, *never, *weights)
     if any(others) or settings.forced_bos is not None:
         return None
     if settings.do_sample and (settings.seed is not None or settings.min_p):

@@ -1,7 +1,7 @@
 """The choice of the next tokens from their scores, by the rules of transformers, on numpy.
 
-The order is transformers': repetition penalty, temperature, top-k, top-p, min-p. Without draws, the tokens are equal to
-transformers'; a draw uses numpy's generator, so that a seed gives other tokens than torch.
+The order is transformers': biases, repetition penalty, temperature, top-k, top-p, min-p. Without draws, the tokens are
+equal to transformers'; a draw uses numpy's generator, so that a seed gives other tokens than torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def chooser(settings: Settings) -> Choose:
 
 
 def allowed(scores: NDArray, settings: Settings, number: int, length: int, ids: NDArray) -> NDArray:
-    """Return scores in which tokens that may not come now are minus infinity.
+    """Return scores with their biases and penalties, in which tokens that may not come now are minus infinity.
 
     Args:
         settings: for a prompt of this length.
@@ -54,6 +54,7 @@ def allowed(scores: NDArray, settings: Settings, number: int, length: int, ids: 
         only = np.full_like(scores, -np.inf)
         only[:, list(forced or settings.forced_eos)] = 0
         return only
+    scores = _weighed(scores, settings, ids[:, length:])
     first = 2 if length == 1 and settings.forced_bos is not None else 1
     never = [*settings.suppress_tokens, *(settings.begin_suppress_tokens if number == first else ())]
     if number <= (settings.min_new_tokens or 0):
@@ -71,7 +72,28 @@ def allowed(scores: NDArray, settings: Settings, number: int, length: int, ids: 
 def needs_history(settings: Settings) -> bool:
     """Whether the choice of a token depends on those that came before."""
     repeats = settings.repetition_penalty not in (None, 1.0) or bool(settings.no_repeat_ngram_size)
-    return repeats or bool(settings.bad_words_ids)
+    return repeats or bool(settings.bad_words_ids or settings.presence_penalty or settings.frequency_penalty)
+
+
+def _weighed(scores: NDArray, settings: Settings, new: NDArray) -> NDArray:
+    """Return scores with the biases of tokens, and less the penalties of those in the new text.
+
+    A bias for a token that the model does not have changes nothing.
+
+    Source: https://platform.openai.com/docs/api-reference/chat/create; only the new text counts.
+    """
+    presence, frequency = settings.presence_penalty, settings.frequency_penalty
+    if not (presence or frequency or settings.logit_bias):
+        return scores
+    scores = scores.astype(np.float32)
+    for token, bias in settings.logit_bias:
+        if 0 <= token < scores.shape[1]:
+            scores[:, token] += bias
+    if presence or frequency:
+        for row, ids in zip(scores, new, strict=True):
+            tokens, counts = np.unique(ids, return_counts=True)
+            row[tokens] -= presence + frequency * counts
+    return scores
 
 
 def _barred(ids: NDArray, settings: Settings) -> Iterator[tuple[NDArray, Any]]:

@@ -20,6 +20,8 @@ from optimum_core.types.arrays import NDArray
 DEFAULT_NEW = 20
 #: Tokens among which is drawn where neither the call nor the model states a number, as in transformers.
 DEFAULT_TOP_K = 50
+#: The greatest penalty and bias, as in OpenAI's protocol.
+_MOST_PENALTY, _MOST_BIAS = 2, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,9 @@ class Settings:
         do_sample: draw each token by its probability; False: take the likeliest.
         temperature, top_k, top_p, min_p: shape the probabilities before a draw; None, or 0 for top_k: not at all.
         repetition_penalty: over 1, tokens that have occurred become less likely, with and without a draw.
+        presence_penalty, frequency_penalty: over 0, tokens of the new text become less likely, once and by their number
+            in it, as in OpenAI's protocol; transformers has neither.
+        logit_bias: tokens and what is added to their scores, as in OpenAI's protocol; a mapping in a call.
         no_repeat_ngram_size: no sequence of so many tokens comes twice; 0 or None: any may.
         bad_words_ids: sequences of tokens that never come.
         eos: ids that end a row.
@@ -59,6 +64,9 @@ class Settings:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     no_repeat_ngram_size: int | None = None
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     eos: tuple[int, ...] = ()
@@ -112,12 +120,14 @@ _OWN = frozenset(
     {"eos", "pad", "padding", "positions", "start", "forced_bos", "forced_eos", "begins_with_task", "is_asked"}
 )
 _NAMES = frozenset(field.name for field in fields(Settings)) - _OWN | _IDS
+#: Those that `generation_config.json` does not have.
+_OF_CALLS = frozenset({"seed", "presence_penalty", "frequency_penalty", "logit_bias"})
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 #: Names in `config.json` for the number of positions that a model was made for.
 _POSITIONS = ("n_positions", "max_position_embeddings")
 #: The names in `generation_config.json` that the loop goes by.
-HONOURED = _NAMES - {"seed"} | {"bos_token_id"}
-_KEPT = HONOURED | _OWN | {"seed"}
+HONOURED = _NAMES - _OF_CALLS | {"bos_token_id"}
+_KEPT = HONOURED | _OWN | _OF_CALLS
 
 
 def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
@@ -153,6 +163,7 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
     for name in ("suppress_tokens", "begin_suppress_tokens"):
         values[name] = _as_ids(values.get(name))
     values["bad_words_ids"] = tuple(map(_as_ids, values.get("bad_words_ids") or ()))
+    values["logit_bias"] = tuple((values.get("logit_bias") or {}).items())
     settings = replace(
         Settings(
             eos=ends,
@@ -208,7 +219,8 @@ def _of_blip(text: Mapping[str, Any]) -> dict[str, Any]:
 def _types() -> dict[str, Any]:
     """Return the types of the settings by the names of `generate`."""
     ids = int | tuple[int, ...]
-    return {**get_type_hints(Settings), **dict.fromkeys(_IDS | {"suppress_tokens", "begin_suppress_tokens"}, ids)}
+    own = {**get_type_hints(Settings), "logit_bias": dict[int, float]}
+    return {**own, **dict.fromkeys(_IDS | {"suppress_tokens", "begin_suppress_tokens"}, ids)}
 
 
 def _read(name: str, value: Any, *, strict: bool = True) -> Any:
@@ -248,6 +260,13 @@ def _check(settings: Settings) -> None:
         ("bad_words_ids", all(settings.bad_words_ids), "sequences of one or more ids"),
         ("suppress_tokens", not any(ids and ids <= {*settings.suppress_tokens} for ids in forced), "no forced token"),
         ("repetition_penalty", _is_penalty(settings.repetition_penalty), "0.001 to 1000"),
+        ("presence_penalty", abs(settings.presence_penalty) <= _MOST_PENALTY, f"-{_MOST_PENALTY} to {_MOST_PENALTY}"),
+        ("frequency_penalty", abs(settings.frequency_penalty) <= _MOST_PENALTY, f"-{_MOST_PENALTY} to {_MOST_PENALTY}"),
+        (
+            "logit_bias",
+            all(abs(bias) <= _MOST_BIAS for _, bias in settings.logit_bias),
+            f"-{_MOST_BIAS} to {_MOST_BIAS} for a token",
+        ),
         ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
     ]
     for name, holds, range_ in [*rules, *(_rules_of_draws(settings) if settings.do_sample else ())]:

@@ -37,7 +37,7 @@ from optimum_core.runtime.repeated_call import Repeated, SessionFunctions, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.summary import hints, proof
 from optimum_core.runtime.transformers_face import SETTINGS, UNREAD, TransformersFace
-from optimum_core.types import Fidelity, Report, Session
+from optimum_core.types import Cut, Fidelity, Report, Session
 from optimum_core.types.rendering import model_to_html
 from optimum_core.verify import compare, tolerance_of
 
@@ -201,14 +201,14 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             return streamed(mapper, given, encoder, batch_size, advance, encoder.window(batch_size))
 
     def tokenize(
-        self, texts: Iterable[Any], *, prompt: str = "", truncation: bool = True, tokenizer: Any = None
+        self, texts: Iterable[Any], *, prompt: str = "", truncation: Cut = True, tokenizer: Any = None
     ) -> list[Mapping[str, Any]]:
         """Return the inputs of every text as `map` makes and takes them: ids by name, without the batch axis.
 
         Args:
             texts: texts, pairs of texts, or chats (messages with "role" and "content") of a model that generates.
             prompt: a text to put before each; `prompts` has those of a sentence encoder.
-            truncation: cut texts at the length that the model takes.
+            truncation: cut texts at the length that the model takes; "left" or "right": on this side.
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
 
         Raises:

@@ -17,6 +17,7 @@ from optimum_core.runtime.items import check_rows, is_pair, listed_items, tokeni
 from optimum_core.runtime.mapping import progress_bar
 from optimum_core.runtime.streaming import Maps, streamed
 from optimum_core.runtime.vectors import check_precision, normalized, quantized
+from optimum_core.types import Cut
 from optimum_core.types.arrays import NDArray
 
 _VALUES = (SENTENCE, TOKENS, None)
@@ -79,7 +80,7 @@ class TextModel:
         with progress_bar(total, shown=progress) as advance:
             return streamed(self.mapper(names), texts, prepare, batch_size, advance)
 
-    def prepared(self, texts: list[Any], prompt: str, *, truncate: bool) -> list[Item]:
+    def prepared(self, texts: list[Any], prompt: str, *, truncate: Cut) -> list[Item]:
         """Return the inputs of every text."""
         return list(_Prepare(self.reader, self.manifest, prompt, self.who, truncate=truncate)(texts))
 
@@ -87,7 +88,7 @@ class TextModel:
 class _Prepare:
     """Makes the inputs of a window of texts, each behind the prompt."""
 
-    def __init__(self, reader: TextReader, manifest: Manifest, prompt: str, who: str, *, truncate: bool = True) -> None:
+    def __init__(self, reader: TextReader, manifest: Manifest, prompt: str, who: str, *, truncate: Cut = True) -> None:
         self._reader = reader
         self._manifest = manifest
         self._prompt = prompt
@@ -95,6 +96,9 @@ class _Prepare:
         self._truncate = truncate
         excludes = bool(prompt) and any(spec.name == POOLING_MASK for spec in manifest.inputs)
         self._left_out = reader.prompt_length(prompt) if excludes else 0
+        if truncate == "left" and excludes:
+            why = "texts are to be cut at their beginning, and the pooling leaves out the prompt that is there"
+            raise InputError(who, why, 'cut them on the "right", or pass no prompt')
 
     def __call__(self, window: list[Any]) -> Sequence[Item]:
         for text in window:

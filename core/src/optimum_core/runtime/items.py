@@ -13,6 +13,7 @@ from optimum_core.errors import InputError
 from optimum_core.models.data.media import MEDIA, MediaReader, media_reader, medium_of
 from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
 from optimum_core.runtime.files_beside import FilesBeside
+from optimum_core.types import Cut
 
 #: Batches of pictures or sounds whose inputs are in memory at once.
 _MEDIA_BATCHES = 4
@@ -153,7 +154,7 @@ def is_pair(item: Any) -> bool:
     return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
 
 
-def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest, *, truncate: bool = True) -> list[Item]:
+def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest, *, truncate: Cut = True) -> list[Item]:
     """Return those inputs of every text that the model takes."""
     taken = {spec.name for spec in manifest.inputs}
     return [

@@ -13,7 +13,7 @@ from optimum_core.types.continuous import (
     Sampling,
 )
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
-from optimum_core.types.pieces import LastPiece, PreparedChat, ScoredPiece, ScoredToken, TokenIds
+from optimum_core.types.pieces import Cut, LastPiece, PreparedChat, ScoredPiece, ScoredToken, TokenIds
 from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
     Artifact,
@@ -53,6 +53,7 @@ __all__ = [
     "ContinuousLimits",
     "ContinuousSession",
     "Cpu",
+    "Cut",
     "Event",
     "ExportRequest",
     "Fidelity",

@@ -1,11 +1,14 @@
-"""Prompts and texts of generation, as they pass between core and what stands on it: ids, and pieces of a text."""
+"""Prompts and texts, as they pass between core and what stands on it: ids, pieces of a text, and where it is cut."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+#: Whether texts that are too long are cut: True on the side that the tokenizer states, or on this one.
+Cut = bool | Literal["left", "right"]
 
 
 class TokenIds(tuple[int, ...]):

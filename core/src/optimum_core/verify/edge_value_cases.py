@@ -13,6 +13,7 @@ import numpy as np
 
 from optimum_core.models.eager.bounded_calls import outputs_unwatched
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
+from optimum_core.models.inputs.layouts import PICTURE
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.multimodal.towers import TowerModule, has_empty_row
 from optimum_core.models.signatures.edge_values import (
@@ -25,13 +26,18 @@ from optimum_core.models.signatures.edge_values import (
     rows_without,
 )
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import AxisRange
 from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import MakeCase, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
 
 HALVES = "floats in halves, some equal, and a row of zeros"
+LONG_HALVES = f"{HALVES}, longer"
 ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
+#: The least length of each axis there: torch keeps the order of equal values up to 16, and need not beyond.
+_BEYOND_STABLE = 40
 _SWITCHES, _NOTHING, _NUMBERS, _RUNS = 91, 92, 94, 95
 
 
@@ -71,15 +77,16 @@ def edge_cases(module: Any, signature: ModelSignature, make_case: MakeCase) -> I
         if not all(_same_numbers(*pair) for pair in floats):
             log.info("%s is left out: rounding decides where eager gives numbers", made.name)
             continue
-        yield replace(found, sensitive=sensitive_outputs(found, otherwise), large=made.name == HALVES)
+        yield replace(found, sensitive=sensitive_outputs(found, otherwise), large=made.name in (HALVES, LONG_HALVES))
 
 
 def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
-    inputs = halves(module, signature, Case(name=HALVES, padding="none", seed=96))
-    if inputs is not None:
-        drawn = signature.draw(Case(name="", padding="none", seed=96))
-        beyond = any((drawn[name] > 0).all() for name in floats_of_any_size(module, signature))
-        yield _Call(HALVES, inputs, numbers=beyond)
+    for name, lengths in {HALVES: {}, LONG_HALVES: _longer(signature)}.items():
+        case = Case(name=name, lengths=lengths, padding="none", seed=96)
+        if (name == HALVES or lengths) and (inputs := halves(module, signature, case)) is not None:
+            drawn = signature.draw(case)
+            beyond = any((drawn[name] > 0).all() for name in floats_of_any_size(module, signature))
+            yield _Call(name, inputs, numbers=beyond)
     for sign, name in ONE_SIGN.items():
         inputs = of_one_sign(module, signature, Case(name=name, padding="none", seed=93), sign)
         if inputs is not None:
@@ -92,6 +99,16 @@ def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
         yield _Call(words, inputs)
     for words, inputs in rows_without(signature, Case(name="", padding="none", seed=_NOTHING)):
         yield _Call(words, inputs)
+
+
+def _longer(signature: ModelSignature) -> dict[str, int]:
+    """Return greater lengths of the axes that may have such; rows and the edges of pictures stay as they are."""
+    found = {}
+    for axis in signature.axes:
+        greatest = signature.ranges.get(axis, AxisRange()).greatest
+        if not is_batch(axis) and axis not in PICTURE and (greatest is None or greatest >= _BEYOND_STABLE):
+            found[axis] = max(_BEYOND_STABLE, signature.layout.lengths[axis])
+    return found
 
 
 def _same_numbers(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:

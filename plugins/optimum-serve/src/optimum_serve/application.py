@@ -61,11 +61,14 @@ def create_app(settings: Settings, *, ends_process: bool = False) -> Starlette:
 
 async def _missing(request: Request, error: Exception) -> Response:
     problem = RequestError(status=404, kind="no_path", message="there is no such path; /openapi.json describes all")
-    render = openai.render if request.url.path.startswith("/v1/") else plainly
-    return json_response(render(problem), 404)
+    return _told(request, problem)
 
 
 async def _wrong_method(request: Request, error: Any) -> Response:
-    return json_response(
-        {"error": f"{request.method} is not taken here", "error_type": "wrong_method"}, 405, error.headers
-    )
+    message = f"{request.method} is not taken here"
+    return _told(request, RequestError(status=405, kind="wrong_method", message=message, headers=error.headers))
+
+
+def _told(request: Request, problem: RequestError) -> Response:
+    render = openai.render if request.url.path.startswith("/v1/") else plainly
+    return json_response(render(problem), problem.status, problem.headers)

@@ -6,8 +6,12 @@ uvicorn has neither, and no limit of what headers hold; bodies have their deadli
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -126,6 +130,24 @@ class Deadlines(HttpToolsProtocol):
 
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, whose connections know that it stops, also those that it takes while it does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGHUP, which a terminal that closes sends, stop it as SIGTERM does; where it is ignored (`nohup`), it
+        remains so.
+        """
+        number = getattr(signal, "SIGHUP", None)  # Windows has none
+        is_main = threading.current_thread() is threading.main_thread()
+        if number is None or not is_main or signal.getsignal(number) is signal.SIG_IGN:
+            with super().capture_signals():
+                yield
+            return
+        with super().capture_signals():  # which sends what came to the former handlers, at its end
+            former = signal.signal(number, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(number, former)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: take no new connection, answer what was taken, close the rest."""

@@ -32,6 +32,10 @@ _JSON = "application/json"
 _HALF = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
+#: Places and names of fields in messages of msgspec, which gives them in no other way.
+_ABOVE, _NAMED = re.compile(r"`\$\.?([^`]*)`$"), re.compile(r"field `([^`]*)`")
+#: Fields of a body from which those that are null are left out: more of them would take memory by far beyond its own.
+_NULLS = 10_000
 #: Seconds until a client is expected to go away.
 _PATIENCE = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
@@ -119,8 +123,8 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no traceback leaves: it is in the log
             problem = _problem(error)
-            status = endpoint.statuses.get(problem.status, problem.status)
-            response = json_response(endpoint.render(problem), status, problem.headers)
+            problem.status = endpoint.statuses.get(problem.status, problem.status)
+            response = json_response(endpoint.render(problem), problem.status, problem.headers)
         finally:
             own.release()
         _note(call, endpoint, response.status_code, time.perf_counter() - start)
@@ -196,15 +200,45 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         RequestError: it is no JSON (400), or does not fit (422).
     """
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            return _without_nulls(decoder, body, error)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+        raise invalid(str(error), field=field_of(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         if half := _HALF.search(body):
             raise invalid(
                 f"the body has {half[0].decode()}, half of a character: send both, or none", status=400
             ) from None
         raise invalid(f"the body is no JSON: {error}", status=400) from None
+
+
+def _without_nulls(decoder: msgspec.json.Decoder[T], body: bytes, problem: msgspec.ValidationError) -> T:
+    """Return a body that does not fit, decoded without the fields that are null: some clients write null for every
+    field that they leave out, also for those that are unknown here.
+
+    Raises:
+        msgspec.ValidationError: it does not fit then either.
+    """
+    if not 0 < body.count(b"null") <= _NULLS or body.count(b":") > _NULLS:
+        raise problem
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    stated = {name: value for name, value in fields.items() if bytes(value) != b"null"}
+    try:
+        return decoder.decode(msgspec.json.encode(stated))
+    except msgspec.ValidationError:
+        raise problem from None
+
+
+def field_of(error: msgspec.ValidationError) -> str:
+    """Return the field that an error of msgspec is about, as "messages[0].role"; empty: the whole body.
+
+    >>> field_of(msgspec.ValidationError("Object contains unknown field `a` - at `$.b[...]`"))
+    'b[...].a'
+    """
+    above, named = (pattern.search(str(error)) for pattern in (_ABOVE, _NAMED))
+    return ".".join(found[1] for found in (above, named) if found is not None and found[1])
 
 
 async def _within(answer: Awaitable[Response], request: Request, seconds: float) -> Response:

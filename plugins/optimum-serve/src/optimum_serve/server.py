@@ -112,7 +112,10 @@ class Server:
         if name not in self.models:
             known = ", ".join(map(repr, self.models))
             raise RequestError(
-                status=404, kind="no_model", message=f"there is no model {name!r} here; there is {known}"
+                status=404,
+                kind="no_model",
+                message=f"there is no model {name!r} here; there is {known}",
+                field="model",
             )
         call.model = name
         return self.models[name]
@@ -142,4 +145,4 @@ class Server:
         else:
             kinds = ", ".join(f"{model.name!r} ({model.kind})" for model in ready)
             message = f"no model here {what}; there is {kinds}"
-        raise RequestError(status=501, kind="not_supported", message=message)
+        raise RequestError(status=501, kind="not_supported", message=message, field="model" if stated else "")

@@ -15,7 +15,7 @@ import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import OptimumError
-from optimum_core.types import Event, PreparedChat, TokenIds
+from optimum_core.types import Cut, Event, PreparedChat, TokenIds
 from optimum_core.types.arrays import NDArray
 from optimum_serve.abilities import Abilities
 from optimum_serve.batcher import Batcher
@@ -26,7 +26,7 @@ from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.sparse import SPARSE, sparse_rows
-from optimum_serve.tokenizing import Manner, Tokenizing
+from optimum_serve.tokenizing import Manner, Side, Tokenizing
 
 log = logging.getLogger(__name__)
 Text = str | tuple[str, str]
@@ -205,13 +205,20 @@ class ServedModel(Abilities):
     # Its answers.
 
     async def rows(
-        self, texts: Sequence[Text], output: str, *, prompt: str | None = None, truncate: bool | None = None
+        self,
+        texts: Sequence[Text],
+        output: str,
+        *,
+        prompt: str | None = None,
+        truncate: bool | None = None,
+        side: Side | None = None,
     ) -> Rows:
         """Return an output of the model for every text.
 
         Args:
             prompt: put before each; None: the model's own default, if it has one.
             truncate: cut what is too long, instead of refusing it; None: as the server's settings say.
+            side: where it is cut then; None: as the tokenizer states.
 
         Raises:
             RequestError: there are too many texts, one is empty or too long, or too many wait.
@@ -222,13 +229,13 @@ class ServedModel(Abilities):
         check_size(texts, self._settings)
         prompt = self.default_prompt if prompt is None else prompt
         truncate = self._settings.auto_truncate if truncate is None else truncate
-        manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=truncate)
+        manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=side or True if truncate else False)
         items = await self._tokenizing.inputs(texts, manner)
         lengths = [len(item[_IDS]) for item in items]
         check_lengths(lengths, self.longest)
         return await self.run(items, output, lengths)
 
-    async def read(self, texts: Sequence[Any], how: Callable[[Sequence[Any], str, bool], Sequence[Any]]) -> list[Any]:
+    async def read(self, texts: Sequence[Any], how: Callable[[Sequence[Any], str, Cut], Sequence[Any]]) -> list[Any]:
         """Return what `how` makes of texts, in the threads that tokenize; it is given no prompt, and cuts nothing."""
         self.check_number(len(texts))
         return list(await self._tokenizing.inputs(texts, Manner(tokenize=how, prompt="", truncate=False)))
@@ -264,7 +271,7 @@ class ServedModel(Abilities):
         """Refuse more inputs than one request may have."""
         check_number(count, self._settings)
 
-    def _tokenize(self, texts: Sequence[Any], prompt: str, truncate: bool) -> list[Mapping[str, Any]]:
+    def _tokenize(self, texts: Sequence[Any], prompt: str, truncate: Cut) -> list[Mapping[str, Any]]:
         return self.model.tokenize(texts, prompt=prompt, truncation=truncate)
 
     def _run(self, model: AcceleratedModel, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:

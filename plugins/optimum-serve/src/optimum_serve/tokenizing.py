@@ -9,13 +9,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from optimum_core import AcceleratedModel
 from optimum_core.errors import OptimumError
+from optimum_core.types import Cut
 from optimum_serve.consumers import Consumers
 
 Item = Mapping[str, Any]
+#: The side on which texts are cut.
+Side = Literal["left", "right"]
 #: Characters beyond which a call takes no further request, so that a long text holds up few others.
 _CHARACTERS = 50_000
 
@@ -34,9 +37,9 @@ def frame_of(model: AcceleratedModel) -> tuple[tuple[int, ...], tuple[int, ...]]
 class Manner:
     """The way to tokenize: `tokenize` takes texts and returns their inputs; requests with equal manners share calls."""
 
-    tokenize: Callable[[Sequence[Any], str, bool], Sequence[Item]]
+    tokenize: Callable[[Sequence[Any], str, Cut], Sequence[Item]]
     prompt: str
-    truncate: bool
+    truncate: Cut
 
     def __call__(self, texts: Sequence[Any]) -> Sequence[Item]:
         """Return the inputs of every text."""

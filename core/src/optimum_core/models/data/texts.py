@@ -15,6 +15,7 @@ from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import UnavailableError, UnprovedWarning
 from optimum_core.generation.text import check_characters, lower, plain_tokenizer
 from optimum_core.packages import present
+from optimum_core.types import Cut
 
 Item = Mapping[str, Any]
 #: A text, or two texts that are encoded as one sequence.
@@ -27,7 +28,7 @@ _UNCUT: Mapping[str, Any] = {"truncation": False, "verbose": False}
 class TextReader(Protocol):
     """Encoder of texts as a model's inputs."""
 
-    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+    def encode(self, texts: Sequence[Text], *, truncate: Cut = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         ...
 
@@ -50,6 +51,15 @@ class TransformersReader:
     def __init__(self, tokenizer: Any, limit: int | None) -> None:
         self.tokenizer = self._tokenizer = tokenizer
         self._cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
+        self._by_side: dict[str, Any] = {}
+
+    def _sided(self, side: str) -> Any:
+        """Return a tokenizer that cuts on a side: a setting of the tokenizer, which calls in other threads share."""
+        if side not in self._by_side:
+            copied = copy.deepcopy(self._tokenizer)
+            copied.truncation_side = side
+            self._by_side[side] = copied
+        return self._by_side[side]
 
     @cached_property
     def _whole(self) -> Any:
@@ -60,9 +70,10 @@ class TransformersReader:
         copied(["a"], padding=False, **_UNCUT)
         return copied
 
-    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+    def encode(self, texts: Sequence[Text], *, truncate: Cut = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         tokenizer, cut = (self._tokenizer, self._cut) if truncate else (self._whole, _UNCUT)
+        tokenizer = self._sided(truncate) if isinstance(truncate, str) else tokenizer
         found: dict[int, Item] = {}
         with _readable(texts):
             for places in _of_one_kind(texts):
@@ -86,6 +97,16 @@ class PlainReader:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._by_side: dict[str, Any] = {}
+
+    def _sided(self, side: str) -> Any:
+        """Return the tokenizer that cuts on a side."""
+        if side not in self._by_side:
+            copied = type(self._tokenizer).from_str(self._tokenizer.to_str())
+            if (cut := self._tokenizer.truncation) is not None:
+                copied.enable_truncation(**{**cut, "direction": side})
+            self._by_side[side] = copied
+        return self._by_side[side]
 
     @cached_property
     def _whole(self) -> Any:
@@ -94,11 +115,12 @@ class PlainReader:
         copied.no_truncation()
         return copied
 
-    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+    def encode(self, texts: Sequence[Text], *, truncate: Cut = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         given = [text if isinstance(text, str) else tuple(text) for text in texts]
         with _readable(texts):
-            encoded = (self._tokenizer if truncate else self._whole).encode_batch(given)
+            tokenizer = self._tokenizer if truncate else self._whole
+            encoded = (self._sided(truncate) if isinstance(truncate, str) else tokenizer).encode_batch(given)
         return ({"input_ids": item.ids, "token_type_ids": item.type_ids} for item in encoded)
 
     def prompt_length(self, prompt: str) -> int:

@@ -40,11 +40,8 @@ _SATURATED = 1e3
 _LARGE_WEIGHT = 2**16
 #: Signs of the changes, which repeat after 13, and how many stand in one row.
 _PERIOD = 13 * 256
-#: Operators whose choice among equal values is their own, with the position of their dimension among the arguments.
-_CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mode": 1, "max": 1, "min": 1} | {
-    "argmax": 1,
-    "argmin": 1,
-}
+#: Operators whose choice among equal values is their own.
+_CHOOSING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode", "max", "min", "argmax", "argmin"})
 
 
 def outputs_with_noise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +64,7 @@ class _Noise(OperatorWatch):
         writes = func._schema.is_mutable
         name = func.overloadpacket.__name__
         if name in _CHOOSING and not writes and not kwargs.get("stable") and _has_places(args):
-            return _from_the_back(func, args, kwargs, _CHOOSING[name])
+            return _from_the_back(func, args, kwargs)
         # (0.5).round() differs from that of 0.4999995: what is exact keeps its inputs.
         if name == "_to_copy" and not writes:
             return _converted(args[0], func(*args, **kwargs))
@@ -132,14 +129,15 @@ def _converted(value: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     return torch.where(made.abs() > _WHOLE, _changed(made), made)
 
 
-def _from_the_back(func: Any, args: Any, kwargs: Any, place: int) -> Any:
+def _from_the_back(func: Any, args: Any, kwargs: Any) -> Any:
     """Return what an operator chooses among the values in the opposite order, by the places that they have."""
-    values, by_name = args[0], func._schema.arguments[place].name if len(func._schema.arguments) > place else ""
-    dim = args[place] if len(args) > place else kwargs.get(by_name)
-    if by_name == "dim" and dim is None and "arg" not in func.overloadpacket.__name__:
-        dim = -1
-    if by_name != "dim" or isinstance(dim, torch.Tensor):
+    values, names = args[0], [item.name for item in func._schema.arguments]
+    if "dim" not in names:
         return func(*args, **kwargs)  # the value alone
+    place = names.index("dim")
+    dim = args[place] if len(args) > place else kwargs.get("dim")
+    if dim is None and "arg" not in func.overloadpacket.__name__:
+        dim = -1
     dims = list(range(values.dim())) if dim is None else [dim]
     count = values.numel() if dim is None else values.shape[dim]
     found = func(values.flip(dims), *args[1:], **kwargs)

@@ -53,7 +53,11 @@ def collect(request: WheelRequest, into: Path) -> list[str]:
     local = [_wheel(name, source, request, into) for name, one in found.items() if (source := _local(one)) is not None]
     pins = [f"{one.metadata['Name']}=={one.version}" for one in found.values()]
     (into / "constraints.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
-    _download(request, local, into)
+    try:
+        _download(request, local, into)
+    except UnavailableError as error:
+        missing = [f"{name}=={one.version}" for name, one in found.items() if not _is_in(name, one, into, request)]
+        raise (_absent(missing, request) if request.offline and missing else error) from error
     (into / "constraints.txt").unlink()
     return [f"{package}=={found[canonicalize_name(Requirement(package).name)].version}" for package in request.packages]
 
@@ -146,6 +150,21 @@ def _named(name: str, folders: Sequence[Path]) -> Path | None:
     return next((file for file in wheels if canonicalize_name(file.name.split("-")[0]) == name), None)
 
 
+def _is_in(name: str, one: Distribution, into: Path, request: WheelRequest) -> bool:
+    """Whether a wheel of a distribution in its version is in the folders."""
+    parts = [file.name.split("-") for folder in (into, *request.folders) for file in folder.glob("*.whl")]
+    return any(canonicalize_name(found) == name and version == one.version for found, version, *_ in parts)
+
+
+def _absent(missing: Sequence[str], request: WheelRequest) -> UnavailableError:
+    """Return the error of wheels that no folder has, with the command that fetches them on another machine."""
+    command = ["pip", "download", "--no-deps", "--only-binary", ":all:", *_target(request), "-d", "wheels", *missing]
+    remedy = f"on a machine with an index of packages: {' '.join(command)}; then pass that directory as --wheels"
+    others = f" and {len(missing) - 3} others" if len(missing) > 3 else ""
+    why = f"no wheel of {', '.join(missing[:3])}{others} is in the directories of --wheels"
+    return UnavailableError(_WHO, why, remedy)
+
+
 def _download(request: WheelRequest, local: Sequence[Path], into: Path) -> None:
     """Fetch all wheels, or copy them from the folders; pip itself comes with Python, as far as it does.
 
@@ -164,11 +183,14 @@ def _download(request: WheelRequest, local: Sequence[Path], into: Path) -> None:
 
 def _origin(request: WheelRequest, into: Path | str) -> list[str]:
     """Return pip's options for where wheels come from, where they go, and for which machine they are."""
-    target = [part for platform in request.platforms for part in ("--platform", platform)]
-    target += ["--python-version", request.python, "--implementation", "cp"] if target else []
     folders = [part for folder in (into, *request.folders) for part in ("--find-links", str(folder))]
     place = ["--quiet", "--only-binary", ":all:", "--dest", str(into)]
-    return [*place, *folders, *target, *(["--no-index"] if request.offline else [])]
+    return [*place, *folders, *_target(request), *(["--no-index"] if request.offline else [])]
+
+
+def _target(request: WheelRequest) -> list[str]:
+    target = [part for platform in request.platforms for part in ("--platform", platform)]
+    return [*target, "--python-version", request.python, "--implementation", "cp"] if target else []
 
 
 def _pip(arguments: Sequence[str], why: str, remedy: str) -> None:

@@ -69,7 +69,7 @@ def render(problem: RequestError) -> dict[str, Any]:
     """Return a problem as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
-    return {"error": {"message": problem.message, "type": kind, "param": None, "code": problem.kind}}
+    return {"error": {"message": problem.message, "type": kind, "param": problem.field or None, "code": problem.kind}}
 
 
 async def _embeddings(call: Call) -> Response:
@@ -86,7 +86,7 @@ async def _embeddings(call: Call) -> Response:
 def _cut(row: Any, dimensions: int) -> Any:
     """Return a vector of length 1, as OpenAI gives it, of the dimensions asked for."""
     if dimensions > len(row):
-        raise invalid(f"dimensions is {dimensions}, and the model has {len(row)}")
+        raise invalid(f"dimensions is {dimensions}, and the model has {len(row)}", field="dimensions")
     row = row[:dimensions].astype("<f4")  # before the length is taken: squares leave the range of 16 bits
     length = float(np.linalg.norm(row))
     return row / length if length else row

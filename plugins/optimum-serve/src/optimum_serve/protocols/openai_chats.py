@@ -8,13 +8,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from optimum_serve.errors import invalid
+from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.openai_forms import ContentPart, ImageUrl, Message
 from optimum_serve.protocols.pictures import read_pictures
 from optimum_serve.serving import Prompt, ServedModel
 
 _DATA = re.compile(r"data:image/[a-zA-Z0-9.+-]+;base64,")
 _TEXT, _IMAGE = "text", "image_url"
+_MESSAGES = "messages"
 
 
 async def chat_prompt(model: ServedModel, messages: Sequence[Message]) -> Prompt:
@@ -24,17 +25,21 @@ async def chat_prompt(model: ServedModel, messages: Sequence[Message]) -> Prompt
         RequestError: there is none; one has no content, or what the model does not read; or they are too long.
     """
     if not messages:
-        raise invalid("messages is empty")
+        raise invalid("messages is empty", field=_MESSAGES)
     if not model.sees:
         return await model.prompt([_in_text(message) for message in messages])
     model.check_number(sum(len(message.content) for message in messages if isinstance(message.content, list)))
     return await model.prompt(await asyncio.to_thread(_in_parts, messages))
 
 
+def _unread(message: str) -> RequestError:
+    return invalid(message, "not_supported", field=_MESSAGES)
+
+
 def _in_text(message: Message) -> dict[str, Any]:
     parts = _parts_of(message)
     if other := next((part.type for part in parts if part.type != _TEXT), None):
-        raise invalid(f"a message has a part of type {other!r}, and only text is read", "not_supported")
+        raise _unread(f"a message has a part of type {other!r}, and only text is read")
     return {**_head(message), "content": "".join(part.text for part in parts)}
 
 
@@ -51,9 +56,7 @@ def _in_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
                 pictures.append(_content_of(part.image_url))
                 parts.append({"type": "image"})
             else:
-                raise invalid(
-                    f"a message has a part of type {part.type!r}: text and pictures are read", "not_supported"
-                )
+                raise _unread(f"a message has a part of type {part.type!r}: text and pictures are read")
         chat.append({**_head(message), "content": parts})
     read = iter(read_pictures(pictures))
     for part in (part for message in chat for part in message["content"]):
@@ -69,18 +72,17 @@ def _content_of(picture: ImageUrl) -> bytes:
         RequestError: it is an address, or no base64; or its size is to be another than the model's own.
     """
     if picture.detail not in (None, "auto"):
-        raise invalid(
-            f"detail {picture.detail!r} is not supported here, as the model has sizes of its own: leave it out",
-            "not_supported",
+        raise _unread(
+            f"detail {picture.detail!r} is not supported here, as the model has sizes of its own: leave it out"
         )
     beginning = _DATA.match(picture.url)
     if beginning is None:
         message = "image_url is no data:image/…;base64 URL, and this server fetches nothing: send the picture itself"
-        raise invalid(message, "not_supported")
+        raise _unread(message)
     try:
         return base64.b64decode(picture.url[beginning.end() :], validate=True)
     except ValueError:
-        raise invalid("image_url is no picture in base64") from None
+        raise invalid("image_url is no picture in base64", field=_MESSAGES) from None
 
 
 def _head(message: Message) -> dict[str, str]:
@@ -100,7 +102,7 @@ def _parts_of(message: Message) -> list[ContentPart]:
         "function_call": message.function_call, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id,
     }  # fmt: skip
     if name := next((name for name, value in unread.items() if value), None):
-        raise invalid(f"a message has {name}, which is not supported here", "not_supported")
+        raise _unread(f"a message has {name}, which is not supported here")
     if message.content is None:
-        raise invalid(f"a message of role {message.role!r} has no content")
+        raise invalid(f"a message of role {message.role!r} has no content", field=_MESSAGES)
     return [ContentPart(type=_TEXT, text=message.content)] if isinstance(message.content, str) else message.content

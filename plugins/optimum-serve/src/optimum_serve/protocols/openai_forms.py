@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from optimum_serve.protocols.texts import Given
+from optimum_serve.protocols.texts import Given, Id
 
 #: OpenAI's seeds have 64 bits and may be negative; ours are not.
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -24,6 +24,7 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of a stream."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Writing(msgspec.Struct, kw_only=True):
@@ -43,13 +44,14 @@ class Writing(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[Id, float] | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     @property
     def choices(self) -> int:

@@ -29,11 +29,11 @@ def asked(body: Writing) -> int | None:
         name, count = "top_logprobs", body.top_logprobs
         if count is not None and not body.logprobs:
             if count:
-                raise invalid("top_logprobs needs logprobs: true")
+                raise invalid("top_logprobs needs logprobs: true", field="top_logprobs")
             return None
         count = (count or 0) if body.logprobs else None
     if count is not None and not 0 <= count <= _MOST:
-        raise invalid(f"{name} is {count}: 0 to {_MOST} are allowed")
+        raise invalid(f"{name} is {count}: 0 to {_MOST} are allowed", field=name)
     return count
 
 

@@ -23,8 +23,12 @@ _SEEDS = 2**64
 _DEFAULT = 16
 #: Texts in `stop`, and characters of all: every one is looked for at every token, between those of other texts.
 _STOPS, _STOP_CHARACTERS = 16, 4096
+#: Tokens in `logit_bias`: every one is looked up for every new token, between those of other texts.
+_BIASES = 1024
 #: Parameters of a draw, by our names.
-_DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+_DRAW = ("temperature", "top_p", "top_k", "min_p", "seed")
+#: Parameters with and without a draw.
+_WEIGHTS = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 def _settings(body: Writing, prompt: Prompt, most: int | None, choice: int, *, chat: bool) -> dict[str, Any]:
@@ -34,30 +38,33 @@ def _settings(body: Writing, prompt: Prompt, most: int | None, choice: int, *, c
         choice: of several for one prompt, which draw with seeds of their own.
     """
     if most is not None and most < 1:
-        raise invalid(f"max_tokens is {most}: 1 or more is allowed")
+        raise invalid(f"max_tokens is {most}: 1 or more is allowed", field="max_tokens")
     if most is not None and most > prompt.room:
         room = f"behind {prompt.tokens} tokens of prompt there is room for {prompt.room}"
         limit = f"this server writes {prompt.room} for a request at most (its setting max_new_tokens)"
-        raise invalid(f"max_tokens is {most}, and {limit if prompt.is_limited else room}", "too_long")
+        message = f"max_tokens is {most}, and {limit if prompt.is_limited else room}"
+        raise invalid(message, "too_long", field="max_tokens")
     found = {name: getattr(body, name) for name in _DRAW if getattr(body, name) is not None}
     if found.get("temperature") == 0:
-        found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
+        found = {"do_sample": False}
     if "seed" in found:
         found["seed"] = (found["seed"] + choice) % _SEEDS
+    found |= {name: value for name in _WEIGHTS if (value := getattr(body, name)) is not None}
+    if body.logit_bias:
+        found["logit_bias"] = body.logit_bias
     return {**found, "max_new_tokens": most or min(prompt.room, prompt.room if chat else _DEFAULT)}
 
 
 def _check(body: Writing, others: Mapping[str, Any]) -> None:
     """Refuse what is not done, rather than ignore it."""
     asked = {
-        "frequency_penalty": body.frequency_penalty, "presence_penalty": body.presence_penalty,
-        "logit_bias": body.logit_bias, **others,
+        "stream_options.include_obfuscation": body.stream_options and body.stream_options.include_obfuscation, **others,
     }  # fmt: skip
     for name, value in asked.items():
         if value:
-            raise invalid(f"{name} is not supported here: leave it out", "not_supported")
+            raise invalid(f"{name} is not supported here: leave it out", "not_supported", field=name)
     if not 1 <= body.choices <= 16:
-        raise invalid(f"n is {body.choices}: 1 to 16 are allowed")
+        raise invalid(f"n is {body.choices}: 1 to 16 are allowed", field="n")
 
 
 def _stops(body: Writing) -> list[str]:
@@ -68,18 +75,29 @@ def _stops(body: Writing) -> list[str]:
     """
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if not all(stops):
-        raise invalid("stop has an empty text, at which every answer would end at once")
+        raise invalid("stop has an empty text, at which every answer would end at once", field="stop")
     if len(stops) > _STOPS or sum(map(len, stops)) > _STOP_CHARACTERS:
         message = f"stop has {len(stops)} texts, and {_STOPS} of {_STOP_CHARACTERS} characters together are allowed"
-        raise invalid(message, "too_many")
+        raise invalid(message, "too_many", field="stop")
     return stops
+
+
+def _check_biases(model: ServedModel, body: Writing) -> None:
+    """Refuse biases of tokens that the model does not have, and more than a request may have."""
+    biases = body.logit_bias or {}
+    if len(biases) > _BIASES:
+        message = f"logit_bias has {len(biases)} tokens, and {_BIASES} are allowed"
+        raise invalid(message, "too_many", field="logit_bias")
+    for token in biases:
+        if model.model.plain_tokenizer.id_to_token(token) is None:
+            raise invalid(f"logit_bias has {token}, and the tokenizer has no such token", field="logit_bias")
 
 
 async def completions(call: Call) -> Response:
     """Answer a request to go on from texts."""
     body: CompletionRequest = call.body
     others = {
-        "echo": body.echo, "suffix": body.suffix, "best_of": (body.best_of or 1) > 1,
+        "echo": body.echo, "suffix": body.suffix, "best_of": body.best_of not in (None, 1, body.choices),
     }  # fmt: skip
     _check(body, others)
     model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
@@ -113,7 +131,7 @@ def _unsupported(body: ChatRequest) -> dict[str, Any]:
         "audio": body.audio,
         "prediction": body.prediction,
         "reasoning_effort": body.reasoning_effort not in (None, "none"),
-        "verbosity": body.verbosity,
+        "verbosity": body.verbosity not in (None, "medium"),
         "web_search_options": body.web_search_options is not None,
     }
 
@@ -121,6 +139,7 @@ def _unsupported(body: ChatRequest) -> dict[str, Any]:
 async def _written(
     model: ServedModel, body: Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
 ) -> Response:
+    _check_biases(model, body)
     form = _Form(model=model.name, chat=chat)
     settings = [
         _settings(body, prompt, most, number % body.choices, chat=chat) for number, prompt in enumerate(prompts)

@@ -19,8 +19,9 @@ from optimum_serve.abilities import LOGITS
 from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import empty, invalid
 from optimum_serve.protocols.classes import sigmoid
-from optimum_serve.protocols.tei_forms import check_side, endpoints
+from optimum_serve.protocols.tei_forms import endpoints, side_of
 from optimum_serve.serving import Rows, ServedModel
+from optimum_serve.tokenizing import Side
 
 _NAME = "Cohere"
 Count = Annotated[int, Meta(ge=1)]
@@ -69,7 +70,7 @@ class RerankRequest(_RankOptions, kw_only=True, forbid_unknown_fields=True):
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
-    truncation_direction: str = "right"
+    truncation_direction: str | None = None
     documents: list[str | Document] | None = None
 
 
@@ -105,7 +106,7 @@ async def rerank(call: Call) -> Response:
     if body.documents is not None:
         if body.texts is not None:
             raise invalid("texts and documents are there both: send one")
-        own = ("raw_scores", "return_text", "truncate")
+        own = ("raw_scores", "return_text", "truncate", "truncation_direction")
         if name := next((name for name in own if getattr(body, name)), None):
             raise invalid(f"{name} goes with texts, and documents came", "not_supported")
         names = [field.name for field in msgspec.structs.fields(RankRequest)]
@@ -119,10 +120,10 @@ async def rerank(call: Call) -> Response:
 async def _rerank(call: Call, body: RerankRequest, texts: list[str]) -> Response:
     if body.return_documents is not None or body.max_tokens_per_doc is not None or body.rank_fields:
         raise invalid("texts came with fields that go with documents", "not_supported")
-    check_side(body.truncation_direction)
+    side = side_of(body.truncation_direction)
     if not texts:
         raise empty("texts")
-    found = await _scored(_reranker(call, body.model), body.query, texts, truncate=body.truncate)
+    found = await _scored(_reranker(call, body.model), body.query, texts, truncate=body.truncate, side=side)
     logits = _logits(found)
     scores = logits if body.raw_scores else sigmoid(logits)
     order = _order(logits, body.top_n)
@@ -163,8 +164,10 @@ def _reranker(call: Call, name: str) -> ServedModel:
     return call.server.chosen(call, name, lambda model: model.reranks, "scores pairs of texts")
 
 
-async def _scored(model: ServedModel, query: str, texts: list[str], *, truncate: bool | None) -> Rows:
-    return await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate)
+async def _scored(
+    model: ServedModel, query: str, texts: list[str], *, truncate: bool | None, side: Side | None = None
+) -> Rows:
+    return await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate, side=side)
 
 
 def _logits(found: Rows) -> NDArray:

@@ -24,10 +24,11 @@ from optimum_serve.limits import check_entries
 from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.protocols.media import EncodedFile, answer_encoded, answer_files, is_file, takes_files
 from optimum_serve.protocols.reranking import RerankRequest, rerank
-from optimum_serve.protocols.tei_forms import check_side, endpoints, prompt_of
+from optimum_serve.protocols.tei_forms import endpoints, prompt_of, side_of
 from optimum_serve.protocols.texts import Given, in_base64, rows_of
 from optimum_serve.serving import TOKENIZING_THREADS, ServedModel, Text
 from optimum_serve.sparse import SPARSE
+from optimum_serve.tokenizing import Side
 from optimum_serve.version import __version__
 
 #: Names of precisions in the protocol.
@@ -42,7 +43,7 @@ class EmbedAllRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     inputs: Given
     truncate: bool | None = None
-    truncation_direction: str = "right"
+    truncation_direction: str | None = None
     prompt_name: str | None = None
 
 
@@ -74,7 +75,7 @@ class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1)] | None = None
     raw_scores: bool = False
     truncate: bool | None = None
-    truncation_direction: str = "right"
+    truncation_direction: str | None = None
 
 
 class SimilarityInputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +89,7 @@ class SimilarityParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     """The way in which sentences are read."""
 
     truncate: bool | None = None
-    truncation_direction: str = "right"
+    truncation_direction: str | None = None
     prompt_name: str | None = None
 
 
@@ -129,9 +130,10 @@ _PREDICT, _ANY = msgspec.json.Decoder(PredictRequest), msgspec.json.Decoder(dict
 
 async def _embed(call: Call) -> Response:
     body: EmbedRequest = call.body
-    model, prompt = _encoder(call, body.truncation_direction, body.prompt_name)
+    side = side_of(body.truncation_direction)
+    model, prompt = _encoder(call, body.prompt_name)
     given = (body.inputs, SENTENCE)
-    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate, side=side)
     rows = np.stack(found.values)
     if body.dimensions is not None and body.dimensions > rows.shape[1]:
         raise invalid(f"dimensions is {body.dimensions}, and the model has {rows.shape[1]}")
@@ -142,11 +144,11 @@ async def _embed(call: Call) -> Response:
 
 async def _embed_all(call: Call) -> Response:
     body: EmbedAllRequest = call.body
-    check_side(body.truncation_direction)
+    side = side_of(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: bool(_tokens_of(model)), "gives a vector for each token")
     given = (body.inputs, _tokens_of(model))
     prompt = prompt_of(model, body.prompt_name)
-    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate, side=side)
     return json_response([row.tolist() for row in found.values])
 
 
@@ -155,9 +157,8 @@ def _tokens_of(model: ServedModel) -> str:
     return next((name for name in _TOKENS if model.takes_text and len(model.outputs.get(name, ())) == 3), "")
 
 
-def _encoder(call: Call, side: str, prompt_name: str | None) -> tuple[ServedModel, str | None]:
+def _encoder(call: Call, prompt_name: str | None) -> tuple[ServedModel, str | None]:
     """Return the model that embeds, and the prompt that was named."""
-    check_side(side)
     model = call.server.chosen(call, None, lambda model: model.embeds, "embeds texts")
     return model, prompt_of(model, prompt_name)
 
@@ -171,11 +172,12 @@ def _unit(rows: NDArray) -> NDArray:
 async def _similarity(call: Call) -> Response:
     body: SimilarityInputs = call.body.inputs
     how: SimilarityParameters = call.body.parameters or SimilarityParameters()
-    model, prompt = _encoder(call, how.truncation_direction, how.prompt_name)
+    side = side_of(how.truncation_direction)
+    model, prompt = _encoder(call, how.prompt_name)
     if not body.sentences:
         raise empty("sentences")
     texts = [body.source_sentence, *body.sentences]
-    found = await model.rows(texts, SENTENCE, prompt=prompt, truncate=how.truncate)
+    found = await model.rows(texts, SENTENCE, prompt=prompt, truncate=how.truncate, side=side)
     rows = np.stack(found.values)[:, : model.dimensions]
     return json_response(model.model.similarity(rows[:1], rows[1:])[0].tolist())
 
@@ -189,10 +191,10 @@ async def _predict(call: Call) -> Response:
 
 async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]], bool]:
     """Return the classes of every input, and whether there is one input, outside of a list."""
-    check_side(body.truncation_direction)
+    side = side_of(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: model.classifies and model.takes_text, "classifies texts")
     texts, is_one = _texts_of(body.inputs)
-    rows = await _logits(model, texts, truncate=body.truncate)
+    rows = await _logits(model, texts, truncate=body.truncate, side=side)
     function = "none" if body.raw_scores else body.function_to_apply
     return [classes(model, row, function)[: body.top_k] for row in rows], is_one
 
@@ -216,13 +218,15 @@ def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
     return found, False
 
 
-async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool | None) -> list[NDArray]:
+async def _logits(
+    model: ServedModel, texts: Sequence[Text], *, truncate: bool | None, side: Side | None
+) -> list[NDArray]:
     """Return the logits of texts and of pairs, which are tokenized apart."""
     rows: list[Any] = [None] * len(texts)
     for kind in (str, tuple):
         places = [place for place, text in enumerate(texts) if isinstance(text, kind)]
         if places:
-            found = await model.rows([texts[place] for place in places], LOGITS, truncate=truncate)
+            found = await model.rows([texts[place] for place in places], LOGITS, truncate=truncate, side=side)
             for place, row in zip(places, found.values, strict=True):
                 rows[place] = row
     return rows
@@ -230,10 +234,10 @@ async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool |
 
 async def _embed_sparse(call: Call) -> Response:
     body: EmbedAllRequest = call.body
-    check_side(body.truncation_direction)
+    side = side_of(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: model.vocabulary > 0, "gives sparse embeddings")
     prompt = prompt_of(model, body.prompt_name)
-    found = await rows_of(model, body.inputs, SPARSE, name="inputs", prompt=prompt, truncate=body.truncate)
+    found = await rows_of(model, body.inputs, SPARSE, name="inputs", prompt=prompt, truncate=body.truncate, side=side)
     check_entries(sum(map(len, found.values)))
     return json_response([[Weight(index=index, value=value) for index, value in row.tolist()] for row in found.values])
 
@@ -315,7 +319,7 @@ def _flat(body: dict[str, Any]) -> dict[str, Any]:
     parameters = body.pop("parameters", None) or {}
     if not isinstance(parameters, dict):
         raise invalid("parameters is no object")
-    return {**{name: value for name, value in parameters.items() if value is not None}, **body}
+    return {name: value for name, value in {**parameters, **body}.items() if value is not None}
 
 
 def _converted(body: dict[str, Any], kind: type[Body]) -> Body:

@@ -14,17 +14,21 @@ from starlette.responses import Response
 from optimum_serve.endpoints import Call, Endpoint
 from optimum_serve.errors import invalid
 from optimum_serve.serving import ServedModel
+from optimum_serve.tokenizing import Side
 
 _NAME = "text-embeddings-inference"
 #: Paths for one model, and for the one that is named.
 _PREFIXES = ("", "/models/{model}")
+_SIDES: dict[str, Side] = {"left": "left", "right": "right"}
 Answer = Callable[[Call], Awaitable[Response]]
 
 
-def check_side(direction: str) -> None:
-    """Refuse to cut texts at their beginning."""
-    if direction.lower() != "right":
-        raise invalid(f"truncation_direction is {direction!r}, and texts are cut on the right only", "not_supported")
+def side_of(direction: str | None) -> Side | None:
+    """Return the side on which texts are cut; None: the request does not say."""
+    side = None if direction is None else _SIDES.get(direction.lower())
+    if direction is not None and side is None:
+        raise invalid(f"truncation_direction is {direction!r}: left or right", field="truncation_direction")
+    return side
 
 
 def prompt_of(model: ServedModel, name: str | None) -> str | None:

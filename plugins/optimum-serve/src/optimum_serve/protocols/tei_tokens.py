@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from optimum_core import AcceleratedModel
+from optimum_core.types import Cut
 from optimum_serve.endpoints import Call, json_response
 from optimum_serve.errors import empty, invalid
 from optimum_serve.protocols.tei_forms import endpoints, prompt_of
@@ -61,7 +62,7 @@ async def _tokenize(call: Call) -> Response:
 
 
 def _tokens(
-    model: AcceleratedModel, texts: Sequence[str], prompt: str, truncate: bool, *, special: bool
+    model: AcceleratedModel, texts: Sequence[str], prompt: str, truncate: Cut, *, special: bool
 ) -> list[list[Token]]:
     """Return the tokens of texts; where the model's own ids are others than those of the plain tokenizer, without their
     places."""

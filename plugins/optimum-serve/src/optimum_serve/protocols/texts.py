@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from optimum_serve.errors import empty, invalid
 from optimum_serve.serving import Rows, ServedModel
+from optimum_serve.tokenizing import Side
 
 #: The id of a token.
 Id = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -28,17 +29,24 @@ def several(given: str | list[Any], name: str) -> list[Any]:
         given = [given]
     kinds = {type(item) for item in given}
     if not given:
-        raise empty(name)
+        raise empty(name, name)
     if len(kinds) != 1:
-        raise invalid(f"{name} mixes texts and ids")
+        raise invalid(f"{name} mixes texts and ids", field=name)
     found = [given] if kinds == {int} else given
     if (number := next((number for number, item in enumerate(found) if not item), None)) is not None:
-        raise empty(f"{name} {number}")
+        raise empty(f"{name} {number}", name)
     return found
 
 
 async def rows_of(
-    model: ServedModel, given: Given, output: str, *, name: str, prompt: str | None = None, truncate: bool | None = None
+    model: ServedModel,
+    given: Given,
+    output: str,
+    *,
+    name: str,
+    prompt: str | None = None,
+    truncate: bool | None = None,
+    side: Side | None = None,
 ) -> Rows:
     """Return an output of a model for each text, or for the ids of each.
 
@@ -46,13 +54,14 @@ async def rows_of(
         name: of the field, for errors.
         prompt: put before each text; None: the model's own default.
         truncate: cut texts that are too long; None: as the server's settings say.
+        side: where they are cut then; None: as the tokenizer states.
 
     Raises:
         RequestError: there is none, they are not of this model, or too long.
     """
     found = several(given, name)
     if isinstance(found[0], str):
-        return await model.rows(found, output, prompt=prompt, truncate=truncate)
+        return await model.rows(found, output, prompt=prompt, truncate=truncate, side=side)
     if prompt:
         raise invalid("a prompt cannot be put before ids: send texts", "not_supported")
     _check_frame(model, found)
