@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cProfile
 import datetime
 import logging
 import os
+import pstats
 import random
 import secrets
 import time
@@ -124,6 +126,15 @@ def test_a_model_that_depends_on_what_it_reads_outside_is_refused(made: Callable
     signature = describe(module, name="reading", samples={"x": torch.rand(2, 4)})
     with pytest.raises(VerificationError, match=f"calls ({function}), and (output 'output' depends|nothing shows)"):
         reference_cases(module, signature)
+
+
+def test_reads_are_found_and_a_profiler_kept_where_one_runs() -> None:
+    module, profiler = Drawing(lambda x: x * time.time()).eval(), cProfile.Profile()
+    signature = describe(module, name="reading", samples={"x": torch.rand(2, 4)})
+    with profiler, pytest.raises(VerificationError, match=r"time\.time"):
+        reference_cases(module, signature)
+    functions = {name for _, _, name in pstats.Stats(profiler).stats}  # type: ignore[attr-defined] # not in its stub
+    assert {"reference_cases", "is_equal"} <= functions
 
 
 def test_a_model_that_measures_itself_is_not_refused() -> None:

@@ -164,7 +164,8 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 def warn_of_limits(manifest: Manifest) -> None:
     """Warn where the export took one side of a data-dependent branch, as no other could be made, and where the eager
-    model answers otherwise after other calls, or with gradients, or changes its inputs, which no export does."""
+    model does what no export does: it answers otherwise after other calls, or with gradients, changes its inputs, or
+    raises for some values or lengths."""
     for limit in _limits(manifest):
         warnings.warn(f"{manifest.model.name}: {limit}", UnprovedWarning, stacklevel=5)
 
@@ -190,3 +191,8 @@ def _limits(manifest: Manifest) -> Iterator[str]:
         )
     if report.inputs_left:
         yield f"eager changes its inputs in place ({', '.join(report.inputs_left)}); this model leaves them as they are"
+    if report.checks_left_out:
+        yield (
+            f"eager raises for some values or lengths, by the checks at {', '.join(report.checks_left_out[:3])}; this "
+            "model makes no such checks, and may answer what eager refuses; accelerate(…, target='torch') makes them"
+        )

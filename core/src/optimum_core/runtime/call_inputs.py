@@ -356,8 +356,8 @@ class InputChecker:
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind
-        if kind in "USO":
-            raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
+        if kind in "US" or (kind == "O" and _is_text(value.tolist())):
+            raise InputError(self._who, f"input {spec.name!r} is text", _TOKENIZE)
         is_mask = dtype is not None and kind + dtype.kind in ("fi", "bi") and spec.name.endswith("mask")
         # Eager looks no boolean up in a table: True is no id.
         is_switch = dtype is not None and kind + dtype.kind == "bi" and not spec.is_bounded

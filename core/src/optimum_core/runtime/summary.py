@@ -24,6 +24,8 @@ def proof(manifest: Manifest, backend: str) -> str:
         return "verified under no_grad only"
     if report is not None and report.inputs_left:
         return "verified, but its inputs stay as they are"
+    if report is not None and report.checks_left_out:
+        return "verified, but without eager's checks"
     if backend != manifest.backend:
         return f"verified on {manifest.backend} alone"
     if not original:

@@ -92,6 +92,15 @@ class Candidate:
             parts.append("for comparison only")
         return "; ".join(filter(None, parts))
 
+    def free_axes_of_eager(self) -> None:
+        """Fix no axis of the eager model that it takes several lengths of, and bound no values, which may follow these
+        lengths: it refuses by itself what it does not take."""
+        taken = self.signature.eager_axes
+        if taken and self.artifact is not None:
+            inputs = tuple(spec.unbounded(taken.get(spec.name, spec.shape)) for spec in self.artifact.inputs)
+            self.artifact = replace(self.artifact, inputs=inputs)
+            self.signature = replace(self.signature, fixed=())
+
     def close(self) -> None:
         """Close its session; its results stay."""
         if self.session is not None:

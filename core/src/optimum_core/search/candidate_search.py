@@ -25,7 +25,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.failures import nothing_right
 from optimum_core.search.history import Decided
-from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, limits_of
+from optimum_core.search.notes import ended_without, fixed_to_one_side, left_out_words, length_limits, limits_of
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Decision, Race
 from optimum_core.search.shared_faults import wrong_alike
@@ -342,6 +342,8 @@ class _Search:
 
     def _limit_to_compared(self, winner: Candidate, compared: tuple[ReferenceCase, ...]) -> tuple[str, ...]:
         """Set the winner's ranges to the lengths that were compared; return what the budget left out, in words."""
+        if winner.spec.is_baseline:
+            winner.free_axes_of_eager()
         if not self.context.verify or winner.spec.is_baseline:
             return ()
         missed = self.references.left_out(winner.signature)
@@ -373,6 +375,7 @@ class _Search:
                 *self.context.signature.notes,
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
+                *length_limits(self.context.signature, winner.signature),
                 *limits_of(decision, transient),
                 *left_out_words(self.references.seconds, left_out),
                 *ended_without(self.context.budget.seconds, self.standing),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import Decision
 from optimum_core.search.standing import Standing
+from optimum_core.types import AxisRange
+from optimum_core.types.tensors import places_of
 
 
 def fixed_to_one_side(candidate: Candidate) -> str:
@@ -41,6 +44,21 @@ def left_out_words(seconds: float, left_out: Sequence[str]) -> Iterator[str]:
             f"the budget of {seconds:g} s left out comparisons with eager at {', '.join(left_out)}: calls beyond the "
             "lengths that were compared warn, or are refused; a longer budget, or none, compares these as well"
         )
+
+
+def length_limits(model: ModelSignature, chosen: ModelSignature) -> Iterator[str]:
+    """Yield which lengths the chosen form refuses though the model takes them, and why.
+
+    Args:
+        model, chosen: the signature of the model, and that under which the chosen candidate was found right.
+    """
+    places = places_of((spec.name, spec.shape) for spec in chosen.inputs)
+    for axis, found in chosen.ranges.items():
+        own, place = model.ranges.get(axis, AxisRange()), places.get(axis, axis)
+        if found.greatest is not None and (own.greatest is None or found.greatest < own.greatest):
+            yield f"{place} takes lengths up to {found.greatest}: {found.why}"
+        if found.least > own.least:
+            yield f"{place} takes lengths from {found.least}: {found.why_least}"
 
 
 def limits_of(decision: Decision, transient: Sequence[Candidate]) -> Iterator[str]:

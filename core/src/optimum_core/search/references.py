@@ -17,6 +17,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.gradients import minds_gradients
+from optimum_core.verify.left_out_checks import checks_left_out
 from optimum_core.verify.lengths_between import cases_between
 from optimum_core.verify.planned_cases import Room
 from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
@@ -35,6 +36,7 @@ class EagerRemarks(TypedDict):
     remembers: bool
     minds_gradients: bool
     inputs_left: tuple[str, ...]
+    checks_left_out: tuple[str, ...]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +56,7 @@ class References:
     _remembers: bool = False
     _minds_gradients: bool = False
     _written: tuple[str, ...] = ()
+    _checks: tuple[str, ...] = ()
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _seconds: dict[int, float] = field(default_factory=dict)
     _left_out: dict[int, Sequence[Case]] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class References:
             remembers=self._remembers and not eager,
             minds_gradients=self._minds_gradients and not eager,
             inputs_left=() if eager else self._written,
+            checks_left_out=() if eager else self._checks,
         )
 
     def drawn(self, signature: ModelSignature, shapes: Sequence[WorkShape] = ()) -> tuple[ReferenceCase, ...]:
@@ -91,6 +95,7 @@ class References:
             if not self.notes and stage.seconds < _PATIENCE:
                 self._look_for_memory(self._drawn[key], stage.seconds)
                 self._look_for_gradients(signature)
+                self._look_for_checks(signature)
             self._note_writes(self._drawn[key])
         return self._drawn[key]
 
@@ -163,6 +168,13 @@ class References:
                 f"eager gives other values of {output!r} while gradients are recorded; this model equals eager under "
                 "torch.no_grad()"
             )
+
+    def _look_for_checks(self, signature: ModelSignature) -> None:
+        """Add a note if the eager model raises for some values of its inputs, or for lengths together."""
+        self._checks = checks_left_out(self.source.module(), signature)
+        if self._checks:
+            which = f"the checks at {', '.join(self._checks[:3])}"
+            self._note(f"eager raises for some values or lengths, by {which}; no export makes them")
 
     def _note(self, remark: str) -> None:
         self.notes = (*self.notes, remark)

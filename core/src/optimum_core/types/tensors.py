@@ -145,6 +145,13 @@ class TensorSpec:
             made = replace(made, greatest=greatest, greatest_by=None, greatest_ratio=(1, 1))
         return made
 
+    def unbounded(self, shape: tuple[int | str, ...]) -> Self:
+        """Return this specification with another shape and any values."""
+        return replace(
+            self, shape=shape, least=None, greatest=None, least_by=None, greatest_by=None, least_ratio=(1, 1),
+            greatest_ratio=(1, 1), sides=None, columns=None,
+        )  # fmt: skip
+
     @property
     def follows_length(self) -> bool:
         """Whether the length of an axis decides on a bound of the values."""

@@ -13,7 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -69,15 +72,27 @@ class OutsideReads:
             self.others.append(name)
 
 
-@contextmanager
-def watched_reads() -> Iterator[OutsideReads]:
-    """Yield what says after the block what it has read from outside."""
-    found, before = OutsideReads(), sys.getprofile()
-    sys.setprofile(found.watch)
-    try:
-        yield found
-    finally:
-        sys.setprofile(before)
+def reads_of(call: Callable[[], Any]) -> OutsideReads:
+    """Return what a call reads from outside.
+
+    Where a profiler watches this thread, another thread makes the call: `sys.setprofile` takes no profiler back that is
+    written in C.
+    """
+    found = OutsideReads()
+
+    def watched() -> None:
+        sys.setprofile(found.watch)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+
+    if sys.getprofile() is None:
+        watched()
+    else:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(copy_context().run, watched).result()
+    return found
 
 
 def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[str, str] | None:
@@ -88,8 +103,7 @@ def output_from_outside(module: Any, inputs: Arrays, outputs: Arrays) -> tuple[s
     Args:
         outputs: those of an earlier call with these inputs.
     """
-    with watched_reads() as reads:
-        eager_outputs(module, inputs)
+    reads = reads_of(partial(eager_outputs, module, inputs))
     for function, callers in reads.replaceable.items():
         own = all(_package(caller) in sys.stdlib_module_names for caller in callers)
         for seconds, byte in _ANSWERS[:_FEW] if own else _ANSWERS:

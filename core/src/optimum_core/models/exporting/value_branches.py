@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from traceback import extract_tb
+from typing import Any, NamedTuple
 
 import torch
 from torch.jit._trace import TracerWarning
@@ -33,6 +34,7 @@ from optimum_core.models.signatures.followed_numbers import followed
 from optimum_core.models.signatures.size_records import Shape, functions_followed
 from optimum_core.models.signatures.size_terms import Term
 
+#: A file and a line.
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -41,8 +43,8 @@ _BETWEEN = (
     _TORCH, __file__, operator_watch.__file__, followed_numbers.__file__, size_records.__file__, warnings.__file__,
     *rewriting.__path__,
 )  # fmt: skip
-#: Functions of modes that an exporter puts around the model's code.
-_MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
+#: Functions of modes that an exporter puts around the model's code, and one of transformers that checks for its caller.
+_HELPERS = frozenset({"__torch_function__", "__torch_dispatch__", "torch_compilable_check"})
 #: Functions that read values, of which torch does not warn while it traces.
 _UNWARNED = frozenset({
     torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
@@ -63,7 +65,24 @@ _UNSEEN = _UNWARNED | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__a
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
 #: Functions of torch and transformers that raise where a condition is false, and do nothing else.
-_CHECKS = frozenset({"torch_compilable_check", "_check", "_check_value", "_check_with", "_check_tensor_all"})
+_CHECKS = frozenset({
+    "torch_compilable_check", "_check", "_check_value", "_check_with", "_check_tensor_all", "_assert", "_assert_async",
+})  # fmt: skip
+
+
+class _Complaint(NamedTuple):
+    """A condition behind which a model raises, or logs and warns, and does nothing else.
+
+    Attributes:
+        first, last: the lines of the condition.
+        end: the last line of what follows.
+        raises: whether it raises.
+    """
+
+    first: int
+    last: int
+    end: int
+    raises: bool
 
 
 @contextmanager
@@ -98,27 +117,54 @@ def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequ
     Args:
         module: the traced module; it is called once more, as it was traced, if there are places to check.
     """
-    asked = {place for place in traced if not _only_complains(*place)}
-    if not asked:
-        return ()
-    found = asked & _value_reads(module, samples)
-    return tuple(sorted(f"{Path(file).name}:{line}" for file, line in found))
+    asked = {place for place in traced if _complaint(*place) is None}
+    return tuple(map(named, sorted(asked & _value_reads(module, samples)))) if asked else ()
 
 
-def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
+def value_checks(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[Place, ...]:
+    """Return the places where a model raises for some values of its inputs, which no export does, in order.
+
+    Args:
+        module: it is called once; what it raises passes through.
+    """
+    places = ((place, _complaint(*place)) for place in _value_reads(module, samples, counts_alone=True))
+    return tuple(sorted(place for place, found in places if found is not None and found.raises))
+
+
+def named(place: Place) -> str:
+    """Return "file.py:line"."""
+    return f"{Path(place[0]).name}:{place[1]}"
+
+
+def raised_at(place: Place, error: BaseException) -> bool:
+    """Whether an error is that of the check at this place."""
+    (file, line), check = place, _complaint(*place)
+    lines = range(check.first, check.end + 1) if check is not None else (line,)
+    return any(frame.filename == file and frame.lineno in lines for frame in extract_tb(error.__traceback__))
+
+
+def _value_reads(
+    module: Callable[..., Any], samples: Sequence[torch.Tensor], *, counts_alone: bool = False
+) -> set[Place]:
     """Return places that read a value which depends on the samples' values, in one eager call."""
-    reads = _Reads(samples)
+    reads = _Reads(samples, counts_alone=counts_alone)
     with torch.no_grad(), functions_followed(), _Unseen(reads), reads:
         module(*samples)
     return reads.places
 
 
 class _Reads(OperatorWatch):
-    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one."""
+    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one.
 
-    def __init__(self, samples: Iterable[torch.Tensor]) -> None:
+    Args:
+        counts_alone: of lengths that follow values, only those of what was counted or chosen are tracked, and not what
+            is computed with it: other tensors may have the same length by chance.
+    """
+
+    def __init__(self, samples: Iterable[torch.Tensor], *, counts_alone: bool) -> None:
         super().__init__()
         self.places: set[Place] = set()
+        self._counts_alone = counts_alone
         self._derived = WeakIdKeyDictionary()
         self._sized = WeakIdKeyDictionary()  # by tensor, those of its lengths that follow values
         for sample in samples:
@@ -147,13 +193,15 @@ class _Reads(OperatorWatch):
                     self._sized[leaf] = own
             elif has_values and isinstance(leaf, bool | int | float | complex):
                 self.places.add(_place())
+        if func.name().startswith("aten::_assert"):
+            self.places.add(_place())
         return made
 
     def _sizes(self, func: Any, args: Any, given: Any, made: Any) -> set[int]:
         """Return the lengths that follow values in an operator's outputs: those of `nonzero`, `unique`, `x[x > 0]`, and
         of what is computed with these."""
         if any(part in func.name() for part in _AS_THE_FIRST):
-            return self.lengths(args[:1])
+            return set() if self._counts_alone else self.lengths(args[:1])
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
@@ -162,7 +210,7 @@ class _Reads(OperatorWatch):
             return {*first.shape} - {*args[0].shape[1:]}
         if first is not None and torch.Tag.dynamic_output_shape in func.tags:
             return {first.shape[args[1] if "unique_dim" in func.name() else 0]}
-        return self.lengths(given)
+        return set() if self._counts_alone else self.lengths(given)
 
 
 class _Unwarned(TorchFunctionMode):
@@ -210,38 +258,33 @@ def _place() -> Place:
     """Return the innermost place in code that is neither torch's nor this module's."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_BETWEEN) or frame.f_code.co_name in _MODES
+        frame.f_code.co_filename.startswith(_BETWEEN) or frame.f_code.co_name in _HELPERS
     ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
 
-def _only_complains(file: str, line: int) -> bool:
-    """Whether a line is the condition of an assertion or a check, or of a branch that only raises or warns."""
-    return any(first <= line <= last for first, last in _complaints(file))
+def _complaint(file: str, line: int) -> _Complaint | None:
+    """Return the complaint whose condition is on this line, or None."""
+    return next((found for found in _complaints(file) if found.first <= line <= found.last), None)
 
 
 @cache
-def _complaints(file: str) -> tuple[tuple[int, int], ...]:
+def _complaints(file: str) -> tuple[_Complaint, ...]:
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError):  # no Python source
         return ()
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and not node.orelse and _complains(node.body)):
-            found.append((node.lineno, node.test.end_lineno or node.lineno))
-        elif isinstance(node, ast.stmt) and _called(node) in _CHECKS:
-            found.append((node.lineno, node.end_lineno or node.lineno))
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.stmt)):
+        end = node.end_lineno or node.lineno
+        if isinstance(node, ast.If) and not node.orelse:
+            raises = isinstance(node.body[-1], ast.Raise)
+            if raises or all(_called(statement) in _REMARKS for statement in node.body):
+                found.append(_Complaint(node.lineno, node.test.end_lineno or node.lineno, end, raises))
+        elif isinstance(node, ast.Assert) or _called(node) in _CHECKS:
+            found.append(_Complaint(node.lineno, end, end, raises=True))
     return tuple(found)
-
-
-def _complains(body: list[ast.stmt]) -> bool:
-    return isinstance(body[-1], ast.Raise) or all(_is_remark(statement) for statement in body)
-
-
-def _is_remark(statement: ast.stmt) -> bool:
-    return _called(statement) in _REMARKS
 
 
 def _called(statement: ast.stmt) -> str:

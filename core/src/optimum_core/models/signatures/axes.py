@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -22,6 +22,7 @@ MANY = 33
 
 _NOT_ALL = "the eager model takes some other lengths, but not all that were tried"
 
+Axes = tuple[int | str, ...]
 #: The outputs' shapes by axis and length, other axes as traced; None: the eager model refuses the length.
 ShapesAt = dict[tuple[str, int], Shapes | None]
 
@@ -36,6 +37,7 @@ class Settled:
         shapes: those of the outputs at other lengths.
         ranges: the lengths that the eager model takes, for axes with a limit.
         fixed: axes that are fixed though the eager model takes some other lengths.
+        eager_axes: by input, the axes with names for those as well.
     """
 
     layout: Layout
@@ -43,6 +45,7 @@ class Settled:
     shapes: ShapesAt
     ranges: Mapping[str, AxisRange]
     fixed: tuple[FixedAxis, ...] = ()
+    eager_axes: Mapping[str, Axes] = field(default_factory=dict)
 
 
 def fixed_axes(before: Layout, after: Layout, why: str) -> tuple[FixedAxis, ...]:
@@ -102,7 +105,8 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
         layout, runs = _at(layout, configured), {}
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
     fixed = fixed_axes(refused, layout, _NOT_ALL)
-    return Settled(layout=layout, configured=configured, shapes=runs, ranges=ranges, fixed=fixed)
+    taken = {item.name: item.axes for item in refused.inputs} if fixed else {}
+    return Settled(layout=layout, configured=configured, shapes=runs, ranges=ranges, fixed=fixed, eager_axes=taken)
 
 
 def _taken_by_accident(trials: Trials, layout: Layout) -> tuple[str, ...]:

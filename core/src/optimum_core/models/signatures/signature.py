@@ -74,6 +74,7 @@ class ModelSignature:
         joint: lengths of two axes at which its comparisons of sizes turn out otherwise than at either length alone.
         patch: the edge of the patches that pictures are cut into.
         fixed: axes with one length, of which the eager model takes others.
+        eager_axes: by input, the axes as eager takes them, where some are fixed that it takes several lengths of.
         ignored: inputs that its tokenizer may pass and that change no output.
         given: the user's samples.
         real: inputs from the model's processor, if it has one.
@@ -97,6 +98,7 @@ class ModelSignature:
     joint: tuple[Mapping[str, int], ...] = ()
     patch: int = 1
     fixed: tuple[FixedAxis, ...] = ()
+    eager_axes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     decoder: DecoderSignature | None = None
     caches: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -303,6 +305,7 @@ def describe(
         joint=switches.joint,
         patch=patch,
         fixed=(*structural, *settled.fixed),
+        eager_axes={} if structural else settled.eager_axes,
         caches=tuple(dict.fromkeys((*caches_left_out(module), *caches(structure)))),
         remarks=tuple(_WRITES.format(name) for name in inputs_after(module, inputs)),
     )

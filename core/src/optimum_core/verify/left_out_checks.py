@@ -1,0 +1,88 @@
+"""Eager models that raise for some values of their inputs, or for some lengths together, as no graph does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from traceback import extract_tb
+from typing import Any
+
+from optimum_core.models.eager.calls import apart, call, fresh
+from optimum_core.models.exporting.value_branches import Place, named, raised_at, value_checks
+from optimum_core.models.inputs.layouts import PICTURE
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import AxisRange, TensorSpec
+
+log = logging.getLogger(__name__)
+
+
+def checks_left_out(module: Any, signature: ModelSignature) -> tuple[str, ...]:
+    """Return the places in the code where the model raises for values or lengths which the inputs' bounds allow:
+    "file.py:line", in order."""
+    found = {*checks_of_values(module, signature), *checks_of_lengths(module, signature)}
+    return tuple(map(named, sorted(found)))
+
+
+def checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]:
+    """Yield the places where the model raises for lengths of several axes together that it takes alone: all at their
+    least, and those at which its comparisons of sizes turn out otherwise."""
+    axes = [axis for axis in signature.axes if axis not in (*PICTURE, "samples", "frames")]
+    least = {axis: signature.ranges.get(axis, AxisRange()).least for axis in axes}
+    for lengths in (least, *signature.joint) if len(axes) > 1 else ():
+        inputs = signature.draw(Case(name="together", lengths=lengths, padding="none", seed=98))
+        if (problem := _error_of(module, inputs)) is not None:
+            frame = extract_tb(problem.__traceback__)[-1]
+            yield frame.filename, frame.lineno or 0
+
+
+def checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:
+    """Return the places where the model raises for some values of its inputs which the inputs' bounds allow.
+
+    The classifiers of BART refuse rows with unequal numbers of end tokens, and a module may `assert` what it needs.
+    """
+    inputs = apart(signature.sample or signature.draw(Case(name="checks", seed=98)))
+    copy = fresh(module)
+
+    def run(*tensors: Any) -> None:
+        call(copy, dict(zip(inputs, tensors, strict=True)))
+
+    try:
+        found = set(value_checks(run, tuple(inputs.values())))
+    except Exception as error:  # noqa: BLE001 - the model's code, under modes of torch that it may not know
+        log.debug("checks of values are not looked for: %r", error)
+        return set()
+    for beyond in _beyond_bounds(signature) if found else ():
+        problem = _error_of(module, beyond)
+        found = {place for place in found if problem is None or not raised_at(place, problem)}
+    return found
+
+
+def _beyond_bounds(signature: ModelSignature) -> Iterator[dict[str, Any]]:
+    """Yield calls with one value just beyond a bound of its input: a check that refuses it has that bound in its
+    place."""
+    inputs = apart(signature.draw(Case(name="beyond", padding="none", seed=98)))
+    for spec in signature.inputs:
+        usual = inputs[spec.name]
+        for place, bounds in _bounds_by_place(spec.at(signature.layout.lengths)) if usual.numel() else ():
+            for bound, step in zip(bounds, (-1, 1), strict=True):
+                if bound is not None:
+                    changed = usual.clone()
+                    view = changed if place is None else changed[..., place]
+                    view[tuple(length // 2 for length in view.shape)] = bound + step
+                    yield {**inputs, spec.name: changed}
+
+
+def _bounds_by_place(spec: TensorSpec) -> Iterator[tuple[int | None, tuple[float | None, float | None]]]:
+    """Yield the least and the greatest value at each place along the last axis; None: at all places."""
+    columns = spec.columns or ((spec.least, spec.greatest),)
+    for index, bounds in enumerate(columns):
+        yield (index if len(columns) > 1 else None), bounds
+
+
+def _error_of(module: Any, inputs: Mapping[str, Any]) -> Exception | None:
+    try:
+        call(fresh(module), apart(inputs))
+    except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
+        return error
+    return None
