@@ -25,6 +25,7 @@ from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.merged_calls import MergedCalls, is_chats
+from optimum_core.runtime.without_cache import generating_pipeline, no_cache
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import IDS
@@ -34,8 +35,6 @@ _STATE_ARGUMENTS = ("past_key_values", "cache_params", "use_cache", "logits_to_k
 _CACHES = ("past_key_values", "cache_params")
 #: Differences of scores, relative to the greatest, that continuous batching may have at most.
 _MOST_DIFFERENT = 0.02
-_EAGER = "generate with the eager model, which accelerate(…, target='torch') is too"
-_ORIGINAL = "accelerate the checkpoint that it was made from"
 
 
 class GenerativeFace(EncoderDecoderCalls, MergedCalls):
@@ -53,8 +52,16 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     _answerer: Answerer
 
     def can_generate(self) -> bool:
-        """Whether `generate` works: the model is a decoder, and its backend keeps the cache; or it runs eagerly."""
-        return isinstance(self._session, GenerativeSession) or self._eager_generator is not None
+        """Whether `generate` works: the model is a decoder, and its backend keeps the cache; or it runs eagerly.
+
+        Raises:
+            UnavailableError: it does not, and a pipeline of transformers asks that would go on to generate.
+        """
+        can = isinstance(self._session, GenerativeSession) or self._eager_generator is not None
+        task = None if can else generating_pipeline(sys._getframe(1), self.manifest.model.class_name)
+        if task is not None:
+            raise no_cache(self._who, self.manifest, f"; pipeline({task!r}) would generate")
+        return can
 
     @cached_property
     def _eager_generator(self) -> Any:
@@ -67,9 +74,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     @cached_property
     def _decoder(self) -> Decoder:
         if not isinstance(self._session, GenerativeSession):
-            why = "it was accelerated as one forward pass, without the cache that generation needs"
-            remedy = _EAGER if self.manifest.model.has_original else _ORIGINAL
-            raise UnavailableError(self._who, why, f"{remedy}; call this one for logits and scores")
+            raise no_cache(self._who, self.manifest)
         decoder = self._session.decoder
         is_own = self._parts is not None and self._text_inputs[0] == IDS
         allowed = self.manifest.axes.get("decoder_sequence" if is_own else "sequence")
