@@ -15,7 +15,7 @@ from optimum_core import accelerate
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.hardware import detect
-from optimum_core.models.backends import onnx_release
+from optimum_core.models.backends.onnx_files import release as onnx_release
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder
 from optimum_core.testing.encoder_decoders import encoder_decoder, exported_parts

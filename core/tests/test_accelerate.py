@@ -24,7 +24,7 @@ from optimum_core.errors import (
     UnprovedWarning,
     VerificationError,
 )
-from optimum_core.models.backends.torch_plugin import has_compiler
+from optimum_core.models.backends.eager_torch.plugin import has_compiler
 from optimum_core.plugins import manager
 from optimum_core.types import Event
 

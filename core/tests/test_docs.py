@@ -47,7 +47,8 @@ ERRORS = [
 VARIABLE = re.compile(r"[\"'](OPTIMUM_[A-Z_]+)[\"']")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ROOMS = [
-    "generation", "measure", "models", "models/backends", "models/data", "models/decoders", "models/eager",
+    "generation", "measure", "models", "models/backends", "models/backends/eager_torch",
+    "models/backends/onnx_files", "models/data", "models/decoders", "models/eager",
     "models/exporting", "models/inputs", "models/multimodal", "models/signatures", "models/sources",
     "models/sources/sentences", "plan", "runtime", "search", "search/quantized", "verify",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.backends import onnx_plugin
+from optimum_core.models.backends.onnx_files import plugin as onnx_plugin
 from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from optimum_core.models.backends import onnx_plugin
+from optimum_core.models.backends.onnx_files import plugin as onnx_plugin
 from optimum_core.models.exporting import ROUTES
 from optimum_core.models.exporting.rewriting.promotion import ExplicitPromotion
 from optimum_core.models.sources.source import MemorySource

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.backends.onnx_plugin import export
+from optimum_core.models.backends.onnx_files.plugin import export
 from optimum_core.models.eager.calls import FlatModule
 from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.exporting.rewriting import export_ready

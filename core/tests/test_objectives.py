@@ -19,7 +19,7 @@ from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware.energy_counters import POWERCAP_ENV
 from optimum_core.hookspecs import hookimpl
-from optimum_core.models.backends import torch_plugin
+from optimum_core.models.backends.eager_torch import plugin as torch_plugin
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.types import (
     Array,

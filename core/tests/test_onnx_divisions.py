@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from optimum_core.models.backends.onnx_divisions import guard_divisions
+from optimum_core.models.backends.onnx_files.divisions import guard_divisions
 
 _LENGTH = [
     helper.make_node("Shape", ["a"], ["shape"]),

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.errors import SourceError
-from optimum_core.models.backends import onnx_extended
+from optimum_core.models.backends.onnx_files import extended as onnx_extended
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.sources.onnx_file import OnnxModule, OnnxSource
 

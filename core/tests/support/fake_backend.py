@@ -22,7 +22,7 @@ from optimum_core.errors import SessionError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measuring
 from optimum_core.measure.workload import workload
-from optimum_core.models.backends import torch_plugin
+from optimum_core.models.backends.eager_torch import plugin as torch_plugin
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import MemorySource

@@ -24,7 +24,8 @@ def eager(request):
 
     key = request.artifact.path, request.source is None
     if key not in READ:  # to read a model takes longer than all that a test does with it
-        READ[key] = import_module("optimum_core.models.backends.torch_session").open_eager(replace(request, options={}))
+        eager = import_module("optimum_core.models.backends.eager_torch.session")
+        READ[key] = eager.open_eager(replace(request, options={}))
     return READ[key]
 
 

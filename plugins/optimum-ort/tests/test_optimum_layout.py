@@ -14,7 +14,7 @@ import transformers
 from optimum_core import accelerate
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.generation.generator import generator_of
-from optimum_core.models.backends.onnx_forms import FORM
+from optimum_core.models.backends.onnx_files.forms import FORM
 from optimum_core.testing.decoders import decoder
 from optimum_core.types import Artifact
 

@@ -44,7 +44,7 @@ from optimum_core.generation.generator import generator_behind, generator_of
 from optimum_core.hardware import detect
 from optimum_core.hardware.energy_counters import EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
-from optimum_core.models.backends.onnx_surgery import put_beside, weight_bytes
+from optimum_core.models.backends.onnx_files.surgery import put_beside, weight_bytes
 from optimum_core.models.silence import silence
 from optimum_core.options import allowed, no_options, read_options, said, whole
 from optimum_core.packages import missing, package_folder, present, versions

@@ -10,7 +10,7 @@ import torch
 
 from optimum_core.generation.decoder_session import Decoder, counted
 from optimum_core.generation.encoder_decoder_session import EncodedOnce, EncoderDecoder
-from optimum_core.models.backends.torch_session import EagerSession
+from optimum_core.models.backends.eager_torch.session import EagerSession
 from optimum_core.models.decoders.eager_state import EagerDecoderSession, renamed
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, behind_encoder
 from optimum_core.models.decoders.parts import parts_of

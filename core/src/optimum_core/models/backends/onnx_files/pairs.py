@@ -14,8 +14,8 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_behind
-from optimum_core.models.backends.onnx_forms import layers_of, select_logits
-from optimum_core.models.backends.onnx_surgery import (
+from optimum_core.models.backends.onnx_files.forms import layers_of, select_logits
+from optimum_core.models.backends.onnx_files.surgery import (
     drop_input,
     put_beside,
     reads_values,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError
-from optimum_core.models.backends.torch_plugin import COMPILE
+from optimum_core.models.backends.eager_torch.plugin import COMPILE
 from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, behind_encoder
 from optimum_core.models.eager.calls import call

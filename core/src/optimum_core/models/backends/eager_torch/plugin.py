@@ -25,7 +25,7 @@ from optimum_core.types import (
 )
 
 if TYPE_CHECKING:
-    from optimum_core.models.backends.torch_session import EagerSession
+    from optimum_core.models.backends.eager_torch.session import EagerSession
     from optimum_core.models.decoders.eager_state import EagerState
 
 NAME = "torch"
@@ -73,7 +73,7 @@ def export(request: ExportRequest) -> Artifact | None:
     """Write the model as transformers saves it: `config.json` and safetensors."""
     if request.backend != NAME:
         return None
-    from optimum_core.models.backends.torch_session import save_eager
+    from optimum_core.models.backends.eager_torch.session import save_eager
 
     return save_eager(request)
 
@@ -83,7 +83,7 @@ def load_session(request: SessionRequest) -> Session | None:
     """Open a session on the eager model if there is one, otherwise on the artifact."""
     if request.backend != NAME:
         return None
-    from optimum_core.models.backends.torch_session import open_eager
+    from optimum_core.models.backends.eager_torch.session import open_eager
 
     return open_eager(request)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.models.backends.onnx_extended import EXTENDED
-from optimum_core.models.backends.onnx_forms import FORM
-from optimum_core.models.backends.onnx_pairs import PAIR
+from optimum_core.models.backends.onnx_files.extended import EXTENDED
+from optimum_core.models.backends.onnx_files.forms import FORM
+from optimum_core.models.backends.onnx_files.pairs import PAIR
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
@@ -71,7 +71,7 @@ def export(request: ExportRequest) -> Artifact | None:
         return None
     if request.source.format == NAME:
         return _as_it_is(request)
-    from optimum_core.models.backends.onnx_divisions import guard_divisions
+    from optimum_core.models.backends.onnx_files.divisions import guard_divisions
     from optimum_core.models.exporting import ROUTES, OnnxRequest, writer
     from optimum_core.models.exporting.rewriting import export_ready
     from optimum_core.models.exporting.tracing import graph_inputs, graph_outputs, sample_tensors, stateless
@@ -120,7 +120,7 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
 
 def _as_it_is(request: ExportRequest) -> Artifact:
     """Return an artifact of a model that was given as an ONNX file."""
-    from optimum_core.models.backends.onnx_divisions import guard_divisions
+    from optimum_core.models.backends.onnx_files.divisions import guard_divisions
 
     source: OnnxSource = request.source  # type: ignore[assignment]
     files = source.copy_to(request.output)

@@ -14,8 +14,8 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
-from optimum_core.models.backends.onnx_divisions import guard_divisions
-from optimum_core.models.backends.onnx_surgery import drop_input, rename, rename_within, restrict
+from optimum_core.models.backends.onnx_files.divisions import guard_divisions
+from optimum_core.models.backends.onnx_files.surgery import drop_input, rename, rename_within, restrict
 from optimum_core.models.sources.onnx_graph import copy_external, external_files, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
@@ -174,7 +174,7 @@ def release(artifact: Artifact, output: Path) -> None:
     for part in artifact.parts.values():
         _require_keys_and_values(part)
     if ENCODER in artifact.parts:
-        from optimum_core.models.backends.onnx_release import release_pair
+        from optimum_core.models.backends.onnx_files.release import release_pair
 
         release_pair(artifact, output, _prepare)
         return

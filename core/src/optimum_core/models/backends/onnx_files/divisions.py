@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimum_core.models.backends.onnx_surgery import branches_of, replace_nodes
+from optimum_core.models.backends.onnx_files.surgery import branches_of, replace_nodes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ArtifactError, SourceError
-from optimum_core.models.backends.onnx_divisions import guard_divisions
+from optimum_core.models.backends.onnx_files.divisions import guard_divisions
 from optimum_core.models.sources.onnx_graph import (
     copy_external,
     external_files,

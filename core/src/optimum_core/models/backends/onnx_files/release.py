@@ -1,4 +1,4 @@
-"""Writing of an encoder and its decoder in ONNX as Optimum reads them: the reverse of `onnx_pairs`.
+"""Writing of an encoder and its decoder in ONNX as Optimum reads them: the reverse of `pairs`.
 
 Three graphs: `encoder_model.onnx`; `decoder_model.onnx` for the first tokens, with the part "cross" joined to it and
 without a past; `decoder_with_past_model.onnx` for those that follow.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ArtifactError
-from optimum_core.models.backends.onnx_surgery import (
+from optimum_core.models.backends.onnx_files.surgery import (
     drop_input,
     put_beside,
     rename,
