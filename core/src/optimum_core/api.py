@@ -141,7 +141,8 @@ def accelerate(
 
 
 def _listener(progress: Emit | None) -> Emit:
-    """Return a function that passes events on to the user's, if there is one."""
+    """Return a function that passes events on to the user's, if there is one; other searches of the process may run
+    meanwhile."""
 
     def emit(event: Event) -> None:
         if progress is not None:
@@ -169,7 +170,8 @@ def _supports_of(request: AccelerateRequest, plugins: PluginManager, hardware: H
 
 
 def _converted_here(model: Any) -> ConvertedSource | None:
-    """Return the model of a local path that another package converted, which opens without torch; None: it is none."""
+    """Return the model of a local path that another package converted, which opens without torch; None: no other
+    package converted it."""
     if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
         return None
     return converted_at(os.fspath(model))
@@ -228,7 +230,8 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any, c
 
 
 def _noted(model: AcceleratedModel, plugins: PluginManager, target: Target) -> AcceleratedModel:
-    """Add notes to the model's report, on missing and heavy backends and on sums of integers, and warn of the first."""
+    """Add notes to the model's report, on missing and heavy backends and on sums of integers, and warn if
+    backends are missing."""
     missing = plugins.missing_note() if target.backend is None else ""
     overflows = () if model.manifest.model.has_original else overflow_notes(model.manifest.quantized)
     report, notes = model.manifest.report, (*filter(None, [missing]), *overflows, *heavy_notes(plugins.infos()))

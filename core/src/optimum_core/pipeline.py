@@ -66,7 +66,7 @@ class Pipeline:
     _invalid_inode: int | None = None  # of a cached result that was found to be no longer valid
     _budget: Budget = field(init=False)
     _generates: bool = False
-    _stateless_ways: tuple[Way, ...] = ()  # for towers, which keep no cache
+    _ways_as_asked: tuple[Way, ...] = ()  # towers take these: they keep no cache
     _towers: TowerSearch | None = None
 
     def run(self) -> AcceleratedModel:
@@ -137,9 +137,9 @@ class Pipeline:
         except ArtifactError:
             return None
         model = self._open(manifest, directory, from_cache=True)
-        return model if self._still_kept(model) else None
+        return model if self._promise_still_kept(model) else None
 
-    def _still_kept(self, model: AcceleratedModel) -> bool:
+    def _promise_still_kept(self, model: AcceleratedModel) -> bool:
         if self.request.data is None:
             return True
         from optimum_core.search.quantized.kept_promise import still_kept
@@ -154,11 +154,11 @@ class Pipeline:
         module may depend on, such as what it imports while it runs."""
         from optimum_core.models.eager.calls import eager_outputs
 
-        kept, run = read_check(manifest, directory), partial(eager_outputs, self.source.module())
+        recorded, run = read_check(manifest, directory), partial(eager_outputs, self.source.module())
         try:
-            if any(array.dtype != kept.outputs[name].dtype for name, array in run(kept.inputs).items()):
+            if any(array.dtype != recorded.outputs[name].dtype for name, array in run(recorded.inputs).items()):
                 return False
-            return verify(run, (kept,), manifest.outputs, precision=FULL_PRECISION).passed
+            return verify(run, (recorded,), manifest.outputs, precision=FULL_PRECISION).passed
         except Exception:  # noqa: BLE001 - code of the model's; it is described anew, and its error raised there
             return False
 
@@ -228,7 +228,7 @@ class Pipeline:
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()
-        self._stateless_ways, self.ways, self._generates = self.ways, stateful, True
+        self._ways_as_asked, self.ways, self._generates = self.ways, stateful, True
         return replace(as_generating(self.source.module(), signature, decoder), decoder=decoder)
 
     def _no_scheme(self) -> UnavailableError:
@@ -269,9 +269,9 @@ class Pipeline:
         from optimum_core.search.spec import specs_of
 
         data = self._quantization(context, packer).data() if self.request.goal is not None else None
-        there = tuple(way for way in self.ways if not way.is_eager and way.is_quantized == (data is not None))
-        there = tuple(way for way in there if way.device == there[0].device)
-        context = replace(context, specs=tuple(specs_of(there)))
+        built = [way for way in self.ways if not way.is_eager and way.is_quantized == (data is not None)]
+        on_target = tuple(way for way in built if way.device == built[0].device)
+        context = replace(context, specs=tuple(specs_of(on_target)))
         return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
 
     def _samples(self) -> Any:
@@ -325,7 +325,7 @@ class Pipeline:
         )
         if signature.decoder is not None and signature.decoder.merge is not None:
             builder.towers = self._towers = TowerSearch(
-                builder=builder, signature=signature, ways=self._stateless_ways, plugins=self.plugins,
+                builder=builder, signature=signature, ways=self._ways_as_asked, plugins=self.plugins,
                 budget=self._budget, verify=self.request.verify,
             )  # fmt: skip
         return SearchContext(

@@ -62,8 +62,8 @@ class AccelerateRequest:
 
     @property
     def search_budget(self) -> float | None:
-        """The seconds that were stated for the search among unquantized models; None: none were. With `quantize` it
-        gets a share of them alone, for which 0 stands: no earlier search is done again for having had less."""
+        """The seconds that were stated for the search among unquantized models; None: none were. With `quantize` this
+        is 0: that search gets a share of them, and an earlier one is not done again for having had less."""
         return self.budget if self.goal is None else 0.0
 
     @property

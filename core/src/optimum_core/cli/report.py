@@ -22,7 +22,7 @@ _SKIPPED = (NONE, "dim")
 _NAME_WIDTH = 22
 _MISSING = "–"
 #: Seconds below which a duration is not shown: the eager model is "built" by leaving it unchanged.
-_NOTHING = 0.001
+_SHOWN_FROM_SECONDS = 0.001
 
 
 def show_report(console: Console, report: Report) -> None:
@@ -144,7 +144,7 @@ def _show_walk(console: Console, report: Report) -> None:
 
 def _show_choice(console: Console, chosen: CandidateResult) -> None:
     costs = (("built in", chosen.build_seconds), ("loads in", chosen.load_seconds))
-    told = "".join(f", {verb} {seconds_words(cost)}" for verb, cost in costs if cost and cost > _NOTHING)
+    told = "".join(f", {verb} {seconds_words(cost)}" for verb, cost in costs if cost and cost > _SHOWN_FROM_SECONDS)
     put(console, (f"{GOOD} ", "green"), (chosen.name, "bold"), f": {chosen.reason}{told}")
     put(console, fidelity_words(chosen.fidelity), indent=2)
 

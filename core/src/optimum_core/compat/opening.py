@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Names of the one graph of a directory that these packages write, which an artifact of ours need not have.
 _USUAL = (None, "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "openvino_model.xml")
-#: Arguments with which an artifact of ours opens: they are not of a search.
+#: Arguments that do not keep an artifact of ours from opening; it has no search, so `budget` is ignored then.
 _OF_LOADING = frozenset({"task", "revision", "trust_remote_code", "options", "budget"})
 
 

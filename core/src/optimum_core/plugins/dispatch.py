@@ -196,7 +196,8 @@ class PluginManager:
         return session
 
     def binder(self, session: Session) -> Infer:
-        """Return the function that runs `session`, from arrays by name to arrays by name. Adds microseconds per call.
+        """Return the function that runs `session` by its backend's hooks, from arrays by name to arrays by name. It
+        adds microseconds per call.
 
         It follows `register` and `unregister`: an observer registered later sees the calls, another backend never.
         Raises (here, and from the function) as `load_session` does.

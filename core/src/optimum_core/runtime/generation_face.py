@@ -25,7 +25,7 @@ from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.merged_calls import MergedCalls, is_chats
-from optimum_core.runtime.without_cache import generating_pipeline, no_cache
+from optimum_core.runtime.without_cache import generating_pipeline, no_cache_error
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import IDS
@@ -60,7 +60,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         can = isinstance(self._session, GenerativeSession) or self._eager_generator is not None
         task = None if can else generating_pipeline(sys._getframe(1), self.manifest.model.class_name)
         if task is not None:
-            raise no_cache(self._who, self.manifest, f"; pipeline({task!r}) would generate")
+            raise no_cache_error(self._who, self.manifest, f"; pipeline({task!r}) would generate")
         return can
 
     @cached_property
@@ -74,7 +74,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     @cached_property
     def _decoder(self) -> Decoder:
         if not isinstance(self._session, GenerativeSession):
-            raise no_cache(self._who, self.manifest)
+            raise no_cache_error(self._who, self.manifest)
         decoder = self._session.decoder
         is_own = self._parts is not None and self._text_inputs[0] == IDS
         allowed = self.manifest.axes.get("decoder_sequence" if is_own else "sequence")

@@ -8,13 +8,13 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 
-_EAGER = "generate with the eager model, which accelerate(…, target='torch') is too"
+_EAGER = "generate with the eager model, or with accelerate(…, target='torch')"
 _ORIGINAL = "accelerate the checkpoint that it was made from"
 #: The tasks whose pipelines do nothing but generate.
 _GENERATING = frozenset({"text-generation", "image-text-to-text", "any-to-any"})
 
 
-def no_cache(who: str, manifest: Manifest, further: str = "") -> UnavailableError:
+def no_cache_error(who: str, manifest: Manifest, further: str = "") -> UnavailableError:
     """Return the error that says why a model does not generate.
 
     Args:
@@ -26,7 +26,8 @@ def no_cache(who: str, manifest: Manifest, further: str = "") -> UnavailableErro
 
 
 def generating_pipeline(asking: Any, class_name: str) -> str | None:
-    """Return the task of the pipeline that asks whether a model generates, where it generates with the original.
+    """Return the task of a pipeline of transformers that asks whether a model generates, and would then generate; else
+    None.
 
     Such a pipeline asks once, in its `__init__`. Told no, it ends in an `AttributeError` at its first text, or, for
     sound, returns what one forward pass gives out. Those that also take models without generation, as for speech with

@@ -16,8 +16,8 @@ from optimum_core.models.sources.source import Source
 from optimum_core.search.budget import Budget
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
+from optimum_core.verify.eager_refusals import refusing_places
 from optimum_core.verify.gradients import minds_gradients
-from optimum_core.verify.left_out_checks import checks_left_out
 from optimum_core.verify.lengths_between import cases_between
 from optimum_core.verify.planned_cases import Room
 from optimum_core.verify.reference import cases_at, cases_taken, few_of, reference_cases, remembers
@@ -176,7 +176,7 @@ class References:
         """
         if signature.decoder is not None and signature.decoder.merge is not None:
             return
-        self._checks = checks_left_out(self.source.module(), signature)
+        self._checks = refusing_places(self.source.module(), signature)
         if self._checks:
             which = f"the checks at {', '.join(self._checks[:3])}"
             self._note(f"eager raises for some values or lengths, by {which}; no export makes them")

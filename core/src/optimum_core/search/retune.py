@@ -32,7 +32,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.search.trial import TrialRunner, failing, precision_held
+from optimum_core.search.trial import TrialRunner, failing, tolerance_precision
 from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
 from optimum_core.types.arrays import Arrays
 from optimum_core.types.quantization import Scheme
@@ -177,7 +177,9 @@ def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fide
     assert run is not None
     if manifest.quantized is None:
         was_double = manifest.fidelity is not None and manifest.fidelity.precision == DOUBLE
-        return verify(run, cases, manifest.outputs, precision=precision_held(candidate.spec.way, is_double=was_double))
+        return verify(
+            run, cases, manifest.outputs, precision=tolerance_precision(candidate.spec.way, is_double=was_double)
+        )
     return verify_quantized(run, (), cases, manifest.outputs, precision=Scheme.parse(manifest.quantized).weights)
 
 

@@ -81,12 +81,12 @@ class TrialRunner:
             candidate.run = run_function(self.plugins, candidate.session)
         own = candidate.size or 0 if candidate.spec.way.is_eager else 0  # its weights lay in memory before
         candidate.memory = memory.growth + own
-        candidate.outcome = "slower"
+        candidate.outcome = "slower"  # until the race chooses it
         return candidate.session
 
     def _try_in_child(self, candidate: Candidate) -> None:
         """Open a candidate that may end its process in a child first, and call it once."""
-        if not self._has_child(candidate):
+        if not self._opens_in_child(candidate):
             return
         assert self.builder is not None and candidate.request is not None
         if self.builder.is_crash_prone(candidate.spec):
@@ -123,7 +123,7 @@ class TrialRunner:
             watched_memory() as memory,
         ):
             wrong = self._wrong_in_child(candidate, cases)
-            here = tuple(case for case in cases if not (case.refused and self._has_child(candidate)))
+            here = tuple(case for case in cases if not (case.refused and self._opens_in_child(candidate)))
             candidate.fidelity = wrong or (by or self._by_precision)(candidate, here)
             if dialogues and candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
                 from optimum_core.verify.dialogues import with_dialogues  # it imports torch, as eager's dialogues did
@@ -141,15 +141,15 @@ class TrialRunner:
         """Return the comparison of what a child process got from a risky candidate or call, if that is wrong already:
         calls that eager refuses end the process of some runtimes."""
         risky = tuple(case for case in cases if case.refused or candidate.may_crash)
-        if not risky or not self._has_child(candidate):
+        if not risky or not self._opens_in_child(candidate):
             return None
         assert candidate.request is not None
         replay = run_in_child(candidate.request, [case.inputs for case in risky])
         fidelity = self._by_precision(candidate, risky, replay)
         return None if fidelity.passed else fidelity
 
-    def _has_child(self, candidate: Candidate) -> bool:
-        """Whether a child process can open the candidate: its backend is installed, and it has files."""
+    def _opens_in_child(self, candidate: Candidate) -> bool:
+        """Whether a child process can open the candidate: its backend is installed, and it is not eager."""
         request = candidate.request
         if self.builder is None or request is None or candidate.spec.way.is_eager:
             return False
@@ -161,7 +161,7 @@ class TrialRunner:
         if self.held_to in FLOATS:
             return verify(run, cases, outputs, precision=self.held_to)
         if self.held_to == DOUBLE:
-            return verify(run, cases, outputs, precision=precision_held(spec.way, is_double=True))
+            return verify(run, cases, outputs, precision=tolerance_precision(spec.way, is_double=True))
         if self.held_to is not None:
             return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)
         if spec.config is not None:  # the quantized search compares values, on data of the model's
@@ -231,7 +231,7 @@ def drawn_inputs(signature: Any, shape: WorkShape) -> Mapping[str, Any]:
     return inputs
 
 
-def precision_held(way: Way, *, is_double: bool) -> str:
+def tolerance_precision(way: Way, *, is_double: bool) -> str:
     """Return the precision whose tolerance a way is held to: 64 bits where the model has them, unless fewer were asked
     for, as a comparison only."""
     return DOUBLE if is_double and way.precision == FULL_PRECISION else way.precision

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-#: An array of any type and shape. What crosses a boundary is an `optimum_core.types.Array`, which need not be numpy's.
+#: An array of any type and shape; unlike `numpy.typing.NDArray`, it takes no parameter. What crosses a boundary is an
+#: `optimum_core.types.Array`, which need not be numpy's.
 NDArray = np.ndarray[Any, Any]
-#: Arrays by name.
+#: Arrays of numpy by name.
 Arrays = dict[str, NDArray]
-#: Arrays by name that are only read.
+#: The same, only read.
 ArrayMapping = Mapping[str, NDArray]

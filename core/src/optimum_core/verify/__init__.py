@@ -8,7 +8,7 @@ numbers that are taken, `large_value_cases` those of values far from the samples
 values and switches that are all alike, `empty_rows` those of rows without content, `skipped_label_cases` those of
 labels that no loss counts; `tiny_outputs` has outputs of tiny numbers, `meaningful_positions` leaves padding out.
 `determinism` refuses models whose answers follow from more than their inputs; `gradients` asks whether eager answers
-otherwise while these are recorded, `left_out_checks` where it raises. `carried_call` is the one call that an artifact
+otherwise while these are recorded, `eager_refusals` where it raises. `carried_call` is the one call that an artifact
 carries. For decoders, `quantized_decoder` goes through `dialogues`, and `divergence` and `perplexity` are measured.
 `ranges` are the lengths at which a candidate was correct. For quantized models, `quantized` compares, and `promise`
 decides whether the loss of a metric is within the limit; `model_use` finds metrics that ignore the model.

@@ -14,7 +14,7 @@ from optimum_core.errors import SessionError
 from optimum_ort.devices import BACKEND, Provider, check_provider_options
 from optimum_ort.options import OrtOptions
 
-# Where it was imported before this package, which asks it to report nothing.
+# For a process that imported onnxruntime before this package, which otherwise asks it to report nothing.
 onnxruntime.disable_telemetry_events()
 
 # The native errors share no base class but Exception; ValueError, TypeError and RuntimeError come from the bindings.

@@ -84,10 +84,10 @@ class OrtSession:
         self._session: Any = session
         self._input_names = [spec.name for spec in self.inputs]
         self._output_names = [spec.name for spec in self.outputs]
-        self._has_binding = hasattr(session, "_sess")  # it is private: another version may have none
+        self._has_inner_session = hasattr(session, "_sess")  # it is private: another version may have none
         self._call = self._choose_call(provider)
         self._runs: list[Any] = []  # the runtime's own function, while the session is open
-        if self._has_binding and self._call == self._run_numpy:
+        if self._has_inner_session and self._call == self._run_numpy:
             self._runs.append(session._sess.run)
             self.direct = _direct(self._runs, self._output_names)
 
@@ -129,8 +129,8 @@ class OrtSession:
             if type(value) is not _ARRAY or not value.dtype.isnative:
                 feed = {name: self._host(name, one) for name, one in inputs.items()}
                 break
-        names, binding = self._output_names, session._sess if self._has_binding else session
-        return dict(zip(names, binding.run(names, feed, None), strict=True))
+        names, runner = self._output_names, session._sess if self._has_inner_session else session
+        return dict(zip(names, runner.run(names, feed, None), strict=True))
 
     def _run_values(self, session: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         feed = {name: self._value(name, value) for name, value in inputs.items()}

@@ -28,7 +28,7 @@ from optimum_trt.typed import NARROW, convert
 READ = "read"
 _EXACT = "fp32"
 _UINT8 = 2  # onnx.TensorProto.UINT8
-# A protobuf message ends at 2 GiB.
+# A protobuf message ends at 2 GiB, and a conversion may add to it.
 _LARGE = 3 * 2**29
 
 

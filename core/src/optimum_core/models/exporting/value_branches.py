@@ -3,7 +3,8 @@
 `if pixels.max() > 2: ...` is traced as the side that the samples took, and `int(lengths.max())` as its value then.
 torch warns of every such read while it traces, and also of those that depend on shapes alone. One eager call tells them
 apart: lengths are Python integers there, so that a read from a tensor is a read of a value. Of those, only reads of
-values that come from the inputs count: a weight's value is the same in every call.
+values that come from the inputs count: a weight's value is the same in every call. Lengths that follow values are
+followed too (`nonzero`, `x[x > 0]`). `value_checks` finds by the same reads the places that only raise.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _BETWEEN = (
 #: Functions of modes that an exporter puts around the model's code, and one of transformers that checks for its caller.
 _HELPERS = frozenset({"__torch_function__", "__torch_dispatch__", "torch_compilable_check"})
 #: Functions that read values, of which torch does not warn while it traces.
-_UNWARNED = frozenset({
+_SILENT_READS = frozenset({
     torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
     torch.Tensor.__reduce_ex__,
 })  # fmt: skip
@@ -60,7 +61,7 @@ _PRODUCTS = frozenset({torch.Tensor.numel, torch.numel, torch.Tensor.nelement})
 #: Operators whose output has the lengths of their first input, whatever the others have.
 _AS_THE_FIRST = ("scatter", "index_put", "index_add", "index_copy", "index_fill", "masked_fill")
 #: Functions that read a tensor's memory without an operator.
-_UNSEEN = _UNWARNED | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
+_MEMORY_READS = _SILENT_READS | {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 #: Parts of operator names that take a tensor's shape and type, and no value.
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
@@ -71,7 +72,7 @@ _CHECKS = frozenset({
 
 
 class _Complaint(NamedTuple):
-    """A condition behind which a model raises, or logs and warns, and does nothing else.
+    """A condition behind which a model ends by raising, or only logs and warns.
 
     Attributes:
         first, last: the lines of the condition.
@@ -105,7 +106,7 @@ def traced_reads(*, rounds: bool = True) -> Iterator[set[Place]]:
     with traced_rounding() if rounds else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
-        with _Unwarned(places):
+        with _SilentReads(places):
             yield places
 
 
@@ -138,8 +139,8 @@ def named(place: Place) -> str:
 
 def raised_at(place: Place, error: BaseException) -> bool:
     """Whether an error is that of the check at this place."""
-    (file, line), check = place, _complaint(*place)
-    lines = range(check.first, check.end + 1) if check is not None else (line,)
+    (file, line), complaint = place, _complaint(*place)
+    lines = range(complaint.first, complaint.end + 1) if complaint is not None else (line,)
     return any(frame.filename == file and frame.lineno in lines for frame in extract_tb(error.__traceback__))
 
 
@@ -148,7 +149,7 @@ def _value_reads(
 ) -> set[Place]:
     """Return places that read a value which depends on the samples' values, in one eager call."""
     reads = _Reads(samples, counts_alone=counts_alone)
-    with torch.no_grad(), functions_followed(), _Unseen(reads), reads:
+    with torch.no_grad(), functions_followed(), _MemoryReads(reads), reads:
         module(*samples)
     return reads.places
 
@@ -213,7 +214,7 @@ class _Reads(OperatorWatch):
         return set() if self._counts_alone else self.lengths(given)
 
 
-class _Unwarned(TorchFunctionMode):
+class _SilentReads(TorchFunctionMode):
     """Recorder of places that read values of which torch does not warn."""
 
     def __init__(self, places: set[Place]) -> None:
@@ -221,12 +222,12 @@ class _Unwarned(TorchFunctionMode):
         self._places = places
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNWARNED:
+        if func in _SILENT_READS:
             self._places.add(_place())
         return func(*args, **(kwargs or {}))
 
 
-class _Unseen(TorchFunctionMode):
+class _MemoryReads(TorchFunctionMode):
     """Recorder of places where Python reads a whole tensor, which no operator shows, or a length that follows values,
     and of those where it compares such a length."""
 
@@ -235,7 +236,7 @@ class _Unseen(TorchFunctionMode):
         self._reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNSEEN and self._reads.derives(args):
+        if func in _MEMORY_READS and self._reads.derives(args):
             self._reads.places.add(_place())
         found = func(*args, **(kwargs or {}))
         if func not in _LENGTHS or not (lengths := self._reads.lengths(args)):
@@ -255,7 +256,7 @@ class _Unseen(TorchFunctionMode):
 
 
 def _place() -> Place:
-    """Return the innermost place in code that is neither torch's nor this module's."""
+    """Return the innermost place in code that is neither torch's nor a helper's (`_BETWEEN`, `_HELPERS`)."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_BETWEEN) or frame.f_code.co_name in _HELPERS

@@ -1,6 +1,6 @@
 """The built-in backend `onnx`: its hooks are in `plugin`.
 
-`forms` holds the graphs of decoders as other packages write and read them, `pairs` and `release` their encoders with
-decoders, by the changes of graphs in `surgery` and `divisions`, and `extended` graphs with operators outside the
-standard.
+`forms` is a decoder with its cache as other packages write and read it. `pairs` reads their encoders with decoders, and
+`release` writes such. `extended` holds graphs with operators outside the standard. `surgery` changes graphs, and
+`divisions` guards those of whole numbers.
 """

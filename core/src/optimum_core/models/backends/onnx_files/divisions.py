@@ -1,8 +1,9 @@
 """Division of whole numbers in ONNX files, written so that no runtime divides the least number by -1.
 
 The quotient does not fit into the type. A runtime that uses the processor's division is ended by it
-(SIGFPE), and one call would end a server. So where a divisor may be -1, the graph divides by 1 and changes the sign; a
-remainder is 0 either way. Division by zero is left to the runtime, which reports it as an error.
+(SIGFPE), and one call would end a server. So where a divisor is -1, the graph divides by 1 and changes the sign; a
+remainder is 0 either way. Divisions whose divisor cannot be -1 stay as they are. Division by zero is left to the
+runtime, which reports it as an error.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 _SMALL = 1024
 #: The first opset that has `Where`.
 _WHERE = 9
-#: Operators whose output holds lengths only where their inputs do.
+#: Operators whose output is never negative where their inputs are not.
 _KEEPING = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 
 
 def guard_divisions(path: Path) -> None:
-    """Rewrite those divisions of an ONNX file that could end a process; a file without any is left as it is."""
+    """Rewrite those divisions of an ONNX file that could end a process. A file without any is left as it is, and
+    so is one below opset 9, which has no `Where`."""
     import onnx
     import onnx.inliner
 
@@ -44,7 +46,7 @@ def _guard(graph: Any, inferred: Any, types: Mapping[str, int], around: Mapping[
     Args:
         inferred: the same graph with the types of its values.
         types: element types of the values of the graphs around it.
-        around: constants, and nodes by what they make, of these.
+        around: what these define, by name: constants, and nodes by their outputs.
     """
     types = {**types, **_own_types(inferred)}
     known = {**around, **{item.name: item for item in graph.initializer}}
@@ -62,7 +64,8 @@ def _guard(graph: Any, inferred: Any, types: Mapping[str, int], around: Mapping[
 
 
 def _may_trap(node: Any, types: Mapping[str, int], known: Mapping[str, Any]) -> bool:
-    """Whether a node divides whole numbers of 32 or 64 bits by something that may be -1."""
+    """Whether a node divides whole numbers of 32 or 64 bits by something that may be -1, and no
+    operand is known to be never negative."""
     from onnx import TensorProto
 
     if not _is_division(node) or types.get(node.input[1]) not in (TensorProto.INT32, TensorProto.INT64):

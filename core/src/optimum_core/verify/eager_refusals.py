@@ -17,16 +17,17 @@ from optimum_core.types import AxisRange, TensorSpec
 log = logging.getLogger(__name__)
 
 
-def checks_left_out(module: Any, signature: ModelSignature) -> tuple[str, ...]:
+def refusing_places(module: Any, signature: ModelSignature) -> tuple[str, ...]:
     """Return the places in the code where the model raises for values or lengths which the inputs' bounds allow:
     "file.py:line", in order."""
-    found = {*checks_of_values(module, signature), *checks_of_lengths(module, signature)}
+    found = {*_checks_of_values(module, signature), *_checks_of_lengths(module, signature)}
     return tuple(map(named, sorted(found)))
 
 
-def checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]:
-    """Yield the places where the model raises for lengths of several axes together that it takes alone: all at their
-    least, and those at which its comparisons of sizes turn out otherwise."""
+def _checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]:
+    """Yield the places, maybe in torch, where the model raises for lengths of several axes together that it takes
+    alone: all at their least, and those at which its comparisons of sizes turn out otherwise. The axes of pictures and
+    sounds keep their lengths."""
     axes = [axis for axis in signature.axes if axis not in (*PICTURE, "samples", "frames")]
     least = {axis: signature.ranges.get(axis, AxisRange()).least for axis in axes}
     for lengths in (least, *signature.joint) if len(axes) > 1 else ():
@@ -36,7 +37,7 @@ def checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]
             yield frame.filename, frame.lineno or 0
 
 
-def checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:
+def _checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:
     """Return the places where the model raises for some values of its inputs which the inputs' bounds allow.
 
     The classifiers of BART refuse rows with unequal numbers of end tokens, and a module may `assert` what it needs.
@@ -59,22 +60,21 @@ def checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:
 
 
 def _beyond_bounds(signature: ModelSignature) -> Iterator[dict[str, Any]]:
-    """Yield calls with one value just beyond a bound of its input: a check that refuses it has that bound in its
-    place."""
+    """Yield calls with one value just beyond a bound of its input: a check that refuses it only repeats the bound."""
     inputs = apart(signature.draw(Case(name="beyond", padding="none", seed=98)))
     for spec in signature.inputs:
         usual = inputs[spec.name]
-        for place, bounds in _bounds_by_place(spec.at(signature.layout.lengths)) if usual.numel() else ():
+        for column, bounds in _bounds_by_column(spec.at(signature.layout.lengths)) if usual.numel() else ():
             for bound, step in zip(bounds, (-1, 1), strict=True):
                 if bound is not None:
                     changed = usual.clone()
-                    view = changed if place is None else changed[..., place]
+                    view = changed if column is None else changed[..., column]
                     view[tuple(length // 2 for length in view.shape)] = bound + step
                     yield {**inputs, spec.name: changed}
 
 
-def _bounds_by_place(spec: TensorSpec) -> Iterator[tuple[int | None, tuple[float | None, float | None]]]:
-    """Yield the least and the greatest value at each place along the last axis; None: at all places."""
+def _bounds_by_column(spec: TensorSpec) -> Iterator[tuple[int | None, tuple[float | None, float | None]]]:
+    """Yield the least and the greatest value in each column of the last axis; None: in all of them."""
     columns = spec.columns or ((spec.least, spec.greatest),)
     for index, bounds in enumerate(columns):
         yield (index if len(columns) > 1 else None), bounds
