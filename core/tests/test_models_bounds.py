@@ -352,3 +352,27 @@ def test_an_axis_of_which_eager_takes_some_lengths_alone_is_fixed_and_named() ->
     assert signature.inputs[0].shape == ("batch", 8, 4)
     assert [(axis.place, axis.length) for axis in signature.fixed] == [("axis 1 of input 'x'", 8)]
     assert "some other lengths" in signature.fixed[0].why
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.tolist, lambda sizes: map(int, sizes), lambda sizes: sizes.numpy()])
+def test_sizes_that_a_model_reads_are_not_tried_as_places_in_its_table(read: Callable[[torch.Tensor], Any]) -> None:
+    """Pictures of as many patches as there are words fill the memory, and the process is killed."""
+    areas: list[int] = []
+
+    class Patches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(60_000, 2)
+
+        def forward(self, ids: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+            height, width = map(int, read(sizes))
+            areas.append(height * width)
+            if areas[-1] > 2**28:
+                raise MemoryError(f"{height} x {width}")
+            made: torch.Tensor = self.table(ids).sum(1) + torch.ones(height, width).mean()
+            return made
+
+    samples = {"ids": torch.randint(0, 60_000, (2, 6)), "sizes": torch.tensor([4, 6])}
+    signature = describe(Patches().eval(), name="patches", samples=samples)
+    assert max(areas) < 2**28
+    assert _values(signature)["ids"] == (0, 59_999)

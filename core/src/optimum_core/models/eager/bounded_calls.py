@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from optimum_core.models.eager.time_limit import time_limit
 _PATIENCE = 10.0
 #: Number that a model may count up to.
 COUNTED = 2**14
+_WHOLE = frozenset({torch.int32, torch.int64})
 #: Functions that read whole numbers in order to refuse some.
 _CHECKING = frozenset({torch.nn.functional.one_hot})
 
 
+#: Functions that read a whole tensor, without an operator.
+_MEMORY_READS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__})
 #: Functions that take whole numbers for places in memory, and check none: a wrong one ends the process.
 _UNCHECKED = frozenset({torch.nn.functional.ctc_loss, torch.ctc_loss})
 
@@ -47,13 +51,25 @@ class _Checking(TorchFunctionMode):
         self._guard = guard
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNCHECKED:
+        if func in _UNCHECKED or (func in _MEMORY_READS and not self._guard.checks and _has_large(args[0])):
             raise ReadsNumberError
         before, self._guard.checks = self._guard.checks, self._guard.checks or func in _CHECKING
         try:
             return func(*args, **(kwargs or {}))
         finally:
             self._guard.checks = before
+
+
+def _has_large(tensor: torch.Tensor) -> bool:
+    return tensor.dtype in _WHOLE and bool(((tensor > COUNTED) | (tensor < -COUNTED)).any())
+
+
+@contextmanager
+def without_counting() -> Iterator[None]:
+    """Raise `ReadsNumberError` within the block where a model reads a large whole number in Python."""
+    guard = _NoCounting()
+    with guard, _Checking(guard):
+        yield
 
 
 def outputs_unwatched(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +89,5 @@ def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ExportError: the call does not end; a model's own errors are passed on.
         ReadsNumberError: the model reads a large whole number in Python, and may count up to it, or memory by it.
     """
-    guard = _NoCounting()
-    with guard, _Checking(guard), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):
+    with without_counting(), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):
         return eager_outputs(module, inputs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from optimum_core.models.eager.bounded_calls import ReadsNumberError, without_counting
 from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.kept_answers import ask_once
 from optimum_core.models.eager.outputs import flatten
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 #: Seconds after which a call that has not failed counts as accepted: refusals happen in lookups of ids and positions,
 #: before any layer computes.
 PATIENCE = 0.5
+#: Kinds of inputs that are looked up in tables, whatever else the model reads of them.
+_INDICES = frozenset({"ids", "types", "boxes"})
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -59,8 +63,15 @@ class Trials:
         case = Case(name="probe", lengths={**batch, **lengths}, padding="none")  # padding would not use up positions
         return self.takes_inputs(draw(layout, case, self.arrays))
 
-    def takes_inputs(self, inputs: Arrays) -> bool:
-        """Whether the eager model begins to compute on these inputs."""
+    def takes_inputs(self, inputs: Arrays, *, counts: bool = True) -> bool:
+        """Whether the eager model begins to compute on these inputs.
+
+        Args:
+            counts: whether the model may read large numbers among them in Python.
+
+        Raises:
+            ReadsNumberError: it reads one, though it may not.
+        """
         copy = fresh(self.module)
         start, busy = time.perf_counter(), time.process_time()
 
@@ -74,9 +85,12 @@ class Trials:
                 if not isinstance(part, torch.jit.ScriptModule):  # it takes no hooks
                     part.register_forward_pre_hook(look)
         try:
-            call(copy, apart(inputs))
+            with nullcontext() if counts else without_counting():
+                call(copy, apart(inputs))
         except _EnoughError:
             return True
+        except ReadsNumberError:
+            raise
         except Exception as error:  # noqa: BLE001 - the eager model refuses these, by an error of any type
             log.debug("refused: %r", error)
             return False
@@ -118,14 +132,18 @@ def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
 
 def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[int | None, int | None]]]:
     """Yield for every integer input that is looked up in a table the least and greatest value that the eager model
-    takes."""
+    takes. One that it reads in Python is no index but a size, of a picture in patches: as large a one fills the memory.
+    """
     tables = tables_of(trials.module)
     batch = {axis: 1 for axis in layout.axes if is_batch(axis)}
     inputs = draw(layout, Case(name="values", lengths=batch, padding="none"), trials.arrays)
     for item in layout.inputs:
         if item.kind != "mask" and np.issubdtype(inputs[item.name].dtype, np.integer) and inputs[item.name].size:
             sizes = tables if "label" not in item.name else tuple(sorted({*tables, *_classes(trials.module)}))
-            yield item.name, _range(trials, inputs, item.name, sizes)
+            try:
+                yield item.name, _range(trials, inputs, item.name, sizes, counts=item.kind in _INDICES)
+            except ReadsNumberError:
+                yield item.name, (None, None)
 
 
 def _classes(module: torch.nn.Module) -> set[int]:
@@ -133,14 +151,17 @@ def _classes(module: torch.nn.Module) -> set[int]:
     return {part.out_features for part in module.modules() if isinstance(part, torch.nn.Linear)} - {1}
 
 
-def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> tuple[int | None, int | None]:
+def _range(
+    trials: Trials, inputs: Arrays, name: str, tables: Sequence[int], *, counts: bool
+) -> tuple[int | None, int | None]:
     limits = np.iinfo(inputs[name].dtype)
     for everywhere in (False, True):  # boxes need all corners changed: one alone would pass its opposite
 
         def takes(value: int) -> bool:
             if not limits.min <= value <= limits.max:
                 return False
-            return trials.takes_inputs({**inputs, name: _holding(inputs[name], value, everywhere)})  # noqa: B023
+            held = {**inputs, name: _holding(inputs[name], value, everywhere)}  # noqa: B023
+            return trials.takes_inputs(held, counts=counts)
 
         low, high = -1, len(tables)  # values from tables[high] on are refused, those up to tables[low] accepted
         while high - low > 1:
