@@ -83,3 +83,17 @@ def test_lengths_that_are_refused_together() -> None:
     for shape in ((2, 4, 1), (1, 4, 2)):
         given = torch.rand(shape)
         assert torch.allclose(fast(given), module(given), atol=1e-4)
+
+
+class NotFive(torch.nn.Module):
+    """A sum over any number of positions but five."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] == 5:
+            raise ValueError("not five")
+        return x.sum(1)
+
+
+def test_a_length_within_the_range_that_is_refused() -> None:
+    with pytest.warns(UnprovedWarning, match=r"by the checks at test_eager_refusals\.py:\d+"):
+        accelerate(NotFive().eval(), target="ort", sample_inputs={"x": torch.rand(3, 9, 4)}, shapes=ONCE, budget=0)

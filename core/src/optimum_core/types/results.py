@@ -262,7 +262,7 @@ class Report:
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
         minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
         inputs_left: inputs that eager changes in place, and the chosen one leaves as they are.
-        checks_left_out: places in the code where eager raises for some values, or for lengths of several axes together,
+        checks_left_out: places in the code where eager raises for some values, or for lengths within its ranges,
             and the chosen one does not.
     """
 

@@ -11,6 +11,7 @@ from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.exporting.value_branches import Place, named, raised_at, value_checks
 from optimum_core.models.inputs.layouts import PICTURE
 from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.axes import LONG
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -25,16 +26,26 @@ def refusing_places(module: Any, signature: ModelSignature) -> tuple[str, ...]:
 
 
 def _checks_of_lengths(module: Any, signature: ModelSignature) -> Iterator[Place]:
-    """Yield the places, maybe in torch, where the model raises for lengths of several axes together that it takes
-    alone: all at their least, and those at which its comparisons of sizes turn out otherwise. The axes of pictures and
-    sounds keep their lengths."""
-    axes = [axis for axis in signature.axes if axis not in (*PICTURE, "samples", "frames")]
-    least = {axis: signature.ranges.get(axis, AxisRange()).least for axis in axes}
-    for lengths in (least, *signature.joint) if len(axes) > 1 else ():
-        inputs = signature.draw(Case(name="together", lengths=lengths, padding="none", seed=98))
+    """Yield the places, maybe in torch, where the model raises at lengths within its ranges."""
+    for lengths in _lengths_within(signature):
+        inputs = signature.draw(Case(name="lengths", lengths=lengths, padding="none", seed=98))
         if (problem := _error_of(module, inputs)) is not None:
             frame = extract_tb(problem.__traceback__)[-1]
             yield frame.filename, frame.lineno or 0
+
+
+def _lengths_within(signature: ModelSignature) -> Iterator[Mapping[str, int]]:
+    """Yield lengths within the ranges that a model may refuse all the same: all axes at their least together, and those
+    at which its comparisons of sizes turn out otherwise. The axes of pictures and sounds keep their lengths."""
+    axes = [axis for axis in signature.axes if axis not in (*PICTURE, "samples", "frames")]
+    ranges = {axis: signature.ranges.get(axis, AxisRange()) for axis in axes}
+    if len(axes) > 1:
+        yield {axis: ranges[axis].least for axis in axes}
+    yield from signature.joint
+    for axis, known in ranges.items():
+        turns = {length for turn in signature.switches.get(axis, ()) for length in (turn, turn + 1)}
+        most = min(known.greatest or LONG, LONG)
+        yield from ({axis: length} for length in sorted(turns) if known.least <= length <= most)
 
 
 def _checks_of_values(module: Any, signature: ModelSignature) -> set[Place]:

@@ -22,8 +22,6 @@ _WHOLE = frozenset({torch.int32, torch.int64})
 _CHECKING = frozenset({torch.nn.functional.one_hot})
 
 
-#: Functions that read a whole tensor, without an operator.
-_MEMORY_READS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__})
 #: Functions that take whole numbers for places in memory, and check none: a wrong one ends the process.
 _UNCHECKED = frozenset({torch.nn.functional.ctc_loss, torch.ctc_loss})
 
@@ -51,7 +49,7 @@ class _Checking(TorchFunctionMode):
         self._guard = guard
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _UNCHECKED or (func in _MEMORY_READS and not self._guard.checks and _has_large(args[0])):
+        if func in _UNCHECKED or (func is torch.Tensor.tolist and not self._guard.checks and _has_large(args[0])):
             raise ReadsNumberError
         before, self._guard.checks = self._guard.checks, self._guard.checks or func in _CHECKING
         try:

@@ -48,7 +48,8 @@ _BETWEEN = (
 _HELPERS = frozenset({"__torch_function__", "__torch_dispatch__", "torch_compilable_check"})
 #: Functions that read values, of which torch does not warn while it traces.
 _SILENT_READS = frozenset({
-    torch.equal, torch.Tensor.equal, torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
+    torch.equal, torch.Tensor.equal, torch.allclose, torch.Tensor.allclose, torch.is_nonzero, torch.Tensor.is_nonzero,
+    torch.Tensor.untyped_storage, torch.Tensor.storage, torch.Tensor.__dlpack__,
     torch.Tensor.__reduce_ex__,
 })  # fmt: skip
 #: Functions that give a tensor's lengths to Python.
