@@ -9,6 +9,7 @@ import os
 import pstats
 import random
 import secrets
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -112,6 +113,7 @@ FROM_OUTSIDE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor | float], st
     "date": (lambda x: float(datetime.datetime.now().year), "datetime.now"),
     "hour": (lambda x: float(time.localtime().tm_hour == 23), "time.localtime"),
     "bytes": (lambda x: float(os.urandom(4) == b"\0" * 4), "os.urandom"),
+    "process": (lambda x: x * (os.getpid() % 7), "os.getpid"),
     "threads": (lambda x: x * torch.get_num_threads(), "torch.get_num_threads"),
     "day": (lambda x: float(time.strftime("%a") == "Mon"), "time.strftime"),
     "deadline": (expired, "time.monotonic"),
@@ -149,3 +151,61 @@ def test_a_model_that_measures_itself_is_not_refused() -> None:
     reference_cases(module, describe(module, name="measured", samples={"x": torch.rand(2, 4)}))
     assert log
     assert perf_counter is time.perf_counter is clock
+
+
+# -- circumstances of a call ------------------------------------------------------------------------------------------
+
+
+class Pair(torch.nn.Module):
+    """Gives what is made of two inputs."""
+
+    def __init__(self, made: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.made(x, y)
+
+
+LOCAL = threading.local()
+
+
+def remembered(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return a sum for a thread's first calls, and the difference of all threads that come later."""
+    threads.add(threading.get_ident())
+    LOCAL.first = getattr(LOCAL, "first", len(threads) == 1)
+    return x + y if LOCAL.first else x - y
+
+
+threads = set[int]()
+BY_CIRCUMSTANCE: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str]] = {
+    "thread": (lambda x, y: x + y * (threading.current_thread() is threading.main_thread()), "in another thread"),
+    "state of a thread": (remembered, "in another thread"),
+    "mode": (lambda x, y: x + y * torch.is_inference_mode_enabled(), "in torch's inference mode"),
+    "tensor's mode": (lambda x, y: x * (2 - x.is_inference()) + y, "in torch's inference mode"),
+    "address": (lambda x, y: x * (1 + x.data_ptr() % 64) + y, "inside other tensors"),
+    "offset": (lambda x, y: x.as_strided(x.shape, x.stride(), 0) + y, "inside other tensors"),
+    "identity": (lambda x, y: x * 2 if x is y else x * y, "'x' and 'y' are one tensor"),
+    "memory": (lambda x, y: x * (x.data_ptr() != y.data_ptr()) + y, "'x' and 'y' are one tensor"),
+}
+
+
+@pytest.mark.parametrize(("made", "words"), BY_CIRCUMSTANCE.values(), ids=BY_CIRCUMSTANCE)
+def test_a_model_that_follows_the_circumstances_of_a_call_is_refused(made: Callable[..., Any], words: str) -> None:
+    module = Pair(made).eval()
+    signature = describe(module, name="pair", samples={"x": torch.rand(2, 4), "y": torch.rand(2, 4)})
+    with pytest.raises(VerificationError, match=f"eager gives another output 'output' .*{words}"):
+        reference_cases(module, signature)
+
+
+def test_circumstances_without_effect_are_none() -> None:
+    def attention(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return attention, for which torch has code of its own where two inputs are one tensor."""
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("it refuses that")
+        made: torch.Tensor = layer(x, y, y, need_weights=False)[0]
+        return made
+
+    layer = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    samples = {"x": torch.rand(2, 4, 8), "y": torch.rand(2, 4, 8)}
+    assert reference_cases(Pair(attention).eval(), describe(Pair(attention).eval(), name="pair", samples=samples))

@@ -31,6 +31,13 @@ class Widened(torch.nn.Module):
         return (x + x).to(torch.float32)
 
 
+class Squared(torch.nn.Module):
+    """In 16 bits, squares of numbers from 256 on are infinite."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * x).to(torch.float32)
+
+
 class Doubled(torch.nn.Module):
     """It computes what torch, unlike sums, computes in 16 bits without a sign too."""
 
@@ -75,6 +82,7 @@ def _fast(module: torch.nn.Module, **samples: torch.Tensor) -> Any:
         (Scaled, X, ["float64", "float16", "bfloat16"]),
         (Scaled, X.long(), ["int32", "uint8"]),
         (Widened, X.long(), ["uint8"]),
+        (Squared, X, ["float16"]),
         (Doubled, X.byte(), ["uint16"]),
     ],
 )

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
+import torch
 
+from optimum_core import accelerate
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity
@@ -150,3 +152,19 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
             made.request(tmp_path, route="module", samples={s.name: np.ones(1) for s in made.request(tmp_path).inputs})
         )
     assert (root.level, root.filters, root.handlers) == before
+
+
+class PassedOn(torch.nn.Module):
+    """Gives whole numbers back as they came, beside what it computes."""
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"ids": ids, "mean": x.mean(0), "same": x}
+
+
+def test_an_input_that_is_an_output_too_keeps_its_name_in_the_file(tmp_path: Path) -> None:
+    samples = {"ids": torch.arange(6).view(2, 3), "x": torch.rand(3, 4)}
+    fast = accelerate(PassedOn().eval(), target="openvino", sample_inputs=samples, budget=0, cache_dir=tmp_path)
+    assert fast.manifest.steps[0].options["route"] == "module"
+    answer = fast(**samples)
+    assert answer["ids"].tolist() == samples["ids"].tolist()
+    torch.testing.assert_close(answer["same"], samples["x"])

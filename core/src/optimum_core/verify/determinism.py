@@ -1,4 +1,4 @@
-"""Refusal of models whose outputs follow from more than their inputs: chance, a clock, order, what they overwrote."""
+"""Refusal of models whose outputs follow from more than their inputs: chance, a clock, order, the thread."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from optimum_core.errors import VerificationError, first_line
 from optimum_core.models.eager.calls import eager_outputs, inputs_after, is_plain
+from optimum_core.models.eager.circumstances import circumstance_that_counts
 from optimum_core.models.eager.outside_reads import output_from_outside
 from optimum_core.models.eager.randomness import output_by_chance
 from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
@@ -78,7 +79,7 @@ def check_chance(module: Any, case: ReferenceCase) -> None:
 
 def check_outside(module: Any, case: ReferenceCase) -> None:
     """Refuse a model whose outputs depend on what its forward reads outside: a clock, random bytes of the system, the
-    number of torch's threads.
+    numbers of the process or of torch's threads.
 
     Raises:
         VerificationError: they do.
@@ -91,6 +92,22 @@ def check_outside(module: Any, case: ReferenceCase) -> None:
             f"its forward calls {function}, and {depends}; a graph would keep the value of the moment at which it was "
             "exported",
             "call it outside of forward and pass its value as an input, or keep the model eager",
+        )
+
+
+def check_circumstances(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs follow what no graph knows of a call: its thread, inference mode, where its tensors
+    lie in memory.
+
+    Raises:
+        VerificationError: they do.
+    """
+    if (found := circumstance_that_counts(module, case.inputs, case.outputs, is_same)) is not None:
+        output, words = found
+        raise VerificationError(
+            f"model {type(module).__name__}",
+            f"eager gives another output {output!r} {words}, which a graph cannot know",
+            "let its forward follow the values and shapes of its inputs alone, or keep the model eager",
         )
 
 

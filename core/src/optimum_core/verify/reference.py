@@ -26,7 +26,14 @@ from optimum_core.types.arrays import ArrayMapping
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.bound_cases import bound_cases
 from optimum_core.verify.comparison import ReferenceCase
-from optimum_core.verify.determinism import check_chance, check_order, check_outside, check_repeatable, is_same
+from optimum_core.verify.determinism import (
+    check_chance,
+    check_circumstances,
+    check_order,
+    check_outside,
+    check_repeatable,
+    is_same,
+)
 from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
@@ -73,6 +80,7 @@ def reference_cases(module: Any, signature: ModelSignature, room: Room | None = 
     check_repeatable(module, cases[0], drew=any(case is cases[0] for case in drawing))
     check_order(module, cases[0])
     check_outside(module, cases[0])
+    check_circumstances(module, cases[0])
     if drawing:
         check_chance(module, drawing[0])
     cases += empty_row_cases(signature, partial(_answered, module, signature))

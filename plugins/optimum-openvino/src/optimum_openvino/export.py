@@ -134,7 +134,7 @@ def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
     for kind, ports, specs in (("inputs", model.inputs, inputs), ("outputs", model.outputs, outputs)):
         if len(ports) != len(specs):
             raise ExportError(who, f"{len(ports)} {kind} came out, not {len(specs)}", _REMEDY)
-        name_ports(ports, specs)
+    name_ports(model, inputs, outputs)
     with foreign_errors(who, ExportError, _REMEDY, doing="its axes cannot be fixed as asked"):
         fix_axes(model, inputs)
     found = problems(model, inputs, outputs)

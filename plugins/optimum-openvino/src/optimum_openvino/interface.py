@@ -30,12 +30,19 @@ def dtype_of(port: Any) -> str | None:
     return _DTYPES.get(port.get_element_type().get_type_name())
 
 
-def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
-    """Give ports the names of `specs`, in order. Two outputs may be one tensor, which then has both names."""
+def name_ports(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Give the inputs and outputs of a model the names of specs, in order.
+
+    Two outputs, or an input and an output, may be one tensor, which then has both names. Of such a tensor a file keeps
+    the outputs' names alone, so that inputs have theirs as names of their operations too.
+    """
+    ports, specs = [*model.inputs, *model.outputs], [*inputs, *outputs]
     for port in ports:
         port.get_tensor().set_names(set())
     for port, spec in zip(ports, specs, strict=True):
         port.get_tensor().add_names({spec.name})
+    for port, spec in zip(model.inputs, inputs, strict=True):
+        port.get_node().set_friendly_name(spec.name)
 
 
 def fixed(spec: TensorSpec, lengths: Mapping[str, int]) -> list[int]:
@@ -69,11 +76,17 @@ def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | N
     free = dict(enumerate(ports))
     found: list[int | None] = []
     for spec in specs:
-        index = next((index for index, port in free.items() if spec.name in port.get_names()), None)
+        index = next((index for index, port in free.items() if spec.name in _names(port)), None)
         if index is not None:
             del free[index]
         found.append(index)
     return found
+
+
+def _names(port: Any) -> set[str]:
+    """Return the names of a port's tensor, and that of its operation for an input."""
+    node, names = port.get_node(), set(port.get_names())
+    return names | {node.get_friendly_name()} if node.get_type_name() == "Parameter" else names
 
 
 def problems(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:

@@ -1,5 +1,5 @@
-"""Clocks, the system's random bytes and the number of torch's threads, read in a model's forward: a graph keeps what
-was read while it was traced.
+"""Clocks, the system's random bytes, the numbers of the process and of torch's threads, read in a model's forward: a
+graph keeps what was read while it was traced.
 
 A read may be without effect, as in code that measures itself. So one call is watched, and then the functions that it
 read are replaced by ones that answer otherwise.
@@ -34,6 +34,8 @@ _UNITS: dict[Any, float] = {
 }
 _THREADS: Any = torch.get_num_threads
 _UNITS[_THREADS] = 1e-7  # some more threads: what is replaced may share work among them
+_PROCESSES: tuple[Any, ...] = (os.getpid, os.getppid)
+_UNITS |= dict.fromkeys(_PROCESSES, 1e-3)
 #: Those that tell the time as a date, by the number of arguments with which they tell another.
 _DATES: dict[Any, int] = {time.localtime: 1, time.gmtime: 1, time.ctime: 1, time.strftime: 2}
 #: Those whose answer cannot be replaced: methods of the types of `datetime`.
@@ -141,7 +143,7 @@ def _package(namespace: Mapping[str, Any]) -> str:
 
 
 def _owner(function: Any) -> Any:
-    return {_RANDOM_BYTES: os, _THREADS: torch}.get(function, time)
+    return {_RANDOM_BYTES: os, _THREADS: torch, **dict.fromkeys(_PROCESSES, os)}.get(function, time)
 
 
 @contextmanager

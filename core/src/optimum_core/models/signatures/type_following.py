@@ -18,7 +18,7 @@ from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,16 @@ def follows_type(module: Any, layout: Layout, item: InputLayout, arrays: Mapping
         return False
     inputs = draw(layout, Case(name="types", padding="none"), arrays)
     try:
-        return any(_differs(module, inputs, item.name, other) for other in _others(inputs[item.name]))
+        others = _others(inputs[item.name])
+        return any(_differs(module, inputs, item.name, other) for other in others) or _overflows(
+            module, inputs, item.name
+        )
     except (ReadsNumberError, ExportError) as error:  # it counts, or takes long
         log.debug("whether answers follow the type of %s is not known: %r", item.name, error)
         return False
 
 
-def _others(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+def _others(array: NDArray) -> Iterator[NDArray]:
     """Yield the values of an input in other types; of narrow whole numbers also the greatest, which wrap around."""
     for name in _CONVERTED.get(array.dtype.kind, ()):
         if name == array.dtype.name:
@@ -64,20 +67,43 @@ def _others(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
             yield np.full_like(made, most)
 
 
-def _differs(module: Any, inputs: Arrays, name: str, other: np.ndarray[Any, Any]) -> bool:
+def _differs(module: Any, inputs: Arrays, name: str, other: NDArray) -> bool:
+    have, want = _both(module, inputs, name, other)
+    return have.keys() != want.keys() or any(not equal(have[key], want[key]) for key in want)
+
+
+def _overflows(module: Any, inputs: Arrays, name: str) -> bool:
+    """Whether numbers become infinite on the way, from the greatest that 16 bits hold, which do not in more bits."""
+    array, greatest = inputs[name], np.finfo(np.float16).max
+    if array.dtype.kind != "f" or not array.size or not (most := np.abs(array, dtype=np.float64).max()) > 0:
+        return False
+    largest = (array * (greatest / most)).clip(-greatest, greatest).astype(np.float16)
+    have, want = _both(module, inputs, name, largest)
+    return have.keys() == want.keys() and any(
+        have[key].dtype.kind == want[key].dtype.kind == "f"
+        and bool((np.isfinite(want[key]) & ~np.isfinite(have[key])).any())
+        for key in want
+        if have[key].shape == want[key].shape
+    )
+
+
+def _both(module: Any, inputs: Arrays, name: str, other: NDArray) -> tuple[Arrays, Arrays]:
+    """Return the answers to a call with an input of another type, and with its values converted; none where the eager
+    model refuses one of them."""
     as_given = other.astype(inputs[name].dtype)
     try:
-        have = outputs_in_time(module, {**inputs, name: other})
-        want = outputs_in_time(module, {**inputs, name: as_given})
+        return (
+            outputs_in_time(module, {**inputs, name: other}),
+            outputs_in_time(module, {**inputs, name: as_given}),
+        )
     except (ReadsNumberError, ExportError):
         raise
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
         log.debug("%s of %s: %r", name, other.dtype, error)
-        return False
-    return have.keys() != want.keys() or any(not equal(have[key], want[key]) for key in want)
+        return {}, {}
 
 
-def equal(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
+def equal(have: NDArray, want: NDArray) -> bool:
     """Whether two answers are of one type and shape, and equal apart from rounding."""
     if (have.dtype, have.shape) != (want.dtype, want.shape):
         return False
