@@ -101,9 +101,14 @@ ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
-	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	    $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS) && \
-	    $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores $(ALL_CORES)
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && export $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" && \
+	    $(call RUN,-n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS)) && \
+	    $(call RUN,-m all_cores $(ALL_CORES))
+
+# Other programs may share the machine, and tests share it with each other. What failed is run once more, alone: a test
+# that fails for a reason of its own fails again, and the first such one ends the run. The output names all of them.
+AGAIN := --last-failed --last-failed-no-failures none --maxfail 1
+RUN = { $(BIN)/python -m pytest $(1) || { test $$? = 1 && echo "== Once more, alone:" && $(BIN)/python -m pytest $(AGAIN) $(TESTS); }; }
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
 check: $(STAMP)
