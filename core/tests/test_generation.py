@@ -201,7 +201,7 @@ def test_a_workload_is_cut_to_the_model_unless_it_was_stated() -> None:
 
 @pytest.mark.parametrize("kind", ["mistral", "opt"])
 def test_dialogues_pass_eager_and_find_what_is_wrong(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for patience in ("PATIENCE", "_WINDOW_PATIENCE"):
+    for patience in ("DIALOGUE_SECONDS", "_WINDOW_SECONDS"):
         monkeypatch.setattr(dialogues_module, patience, 300.0)  # however busy the machine is
     module = decoder(kind)
     dialogues = drawn_dialogues(module, described(kind))

@@ -77,7 +77,7 @@ def _evaluating_elsewhere(module: torch.nn.Module, cache: Path) -> Callable[[Any
 
 
 def test_an_evaluation_may_wait_for_a_search_of_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE", 0.1)
+    monkeypatch.setattr(turns, "LENT_SECONDS", 0.1)
     module = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Linear(64, 3)).eval()
     rows = [{"input": torch.randn(2, 4)} for _ in range(32)]
     evaluate = _evaluating_elsewhere(torch.nn.Linear(4, 5).eval(), tmp_path)
@@ -99,7 +99,7 @@ def test_a_search_goes_on_once_those_that_its_turn_was_lent_to_are_done() -> Non
             order.append("the other one")
 
     with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch, one_at_a_time():
-        patch.setattr(turns, "PATIENCE", 0.0)
+        patch.setattr(turns, "LENT_SECONDS", 0.0)
         with turn_lent():
             done = pool.submit(other)
             assert borrowed.wait(PATIENCE)
@@ -123,7 +123,7 @@ def test_a_search_goes_on_before_others_that_wait() -> None:
             order.append("the third")
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        patch.setattr(turns, "PATIENCE", 0.0)
+        patch.setattr(turns, "LENT_SECONDS", 0.0)
         with one_at_a_time():
             with turn_lent():
                 first = pool.submit(borrower)
@@ -139,7 +139,7 @@ def test_a_search_goes_on_before_others_that_wait() -> None:
 
 def test_a_search_within_lent_time_is_not_disturbed() -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, one_at_a_time(), turn_lent():
-        patch.setattr(turns, "PATIENCE", 0.0)
+        patch.setattr(turns, "LENT_SECONDS", 0.0)
         with one_at_a_time() as waited:
             assert not waited
             entered = pool.submit(_entered)
@@ -187,7 +187,7 @@ def test_a_process_forked_within_lent_time_leaves_its_search() -> None:
             may_end.wait(PATIENCE)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, one_at_a_time(), ExitStack() as block:
-        patch.setattr(turns, "PATIENCE", 0.0)
+        patch.setattr(turns, "LENT_SECONDS", 0.0)
         block.enter_context(turn_lent())
         pool.submit(other)
         assert borrowed.wait(PATIENCE)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 #: Seconds that code of the user's takes before its search lends its turn: it may wait for a search of another thread.
-PATIENCE = 5.0
+LENT_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -75,7 +75,7 @@ class _Turns:
         last = self._running[-1] if self._running else search
         if last.thread == search.thread:
             return 0.0
-        return None if last.lent_since is None else max(0.0, last.lent_since + PATIENCE - time.monotonic())
+        return None if last.lent_since is None else max(0.0, last.lent_since + LENT_SECONDS - time.monotonic())
 
     @contextmanager
     def lent(self) -> Iterator[None]:

@@ -12,8 +12,9 @@ from optimum_core.types import JoinedRow, State, StatefulSession, StateSpec, Ten
 from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import EMBEDS
 
-Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-Bind = Callable[[Any], Infer]
+#: Runs one part of a generator: arrays by name in and out.
+RunPart = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Bind = Callable[[Any], RunPart]
 Positions = Literal["assumed", "counts"]
 
 
@@ -130,7 +131,7 @@ class Decoder:
 class Generation:
     """The state of one generation, and the mask of its positions. One thread uses it at a time."""
 
-    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: NDArray, context: Context | None) -> None:
+    def __init__(self, decoder: Decoder, state: State, run: RunPart, mask: NDArray, context: Context | None) -> None:
         self._decoder, self._state, self._run, self._mask = decoder, state, run, mask
         self._context = context
 

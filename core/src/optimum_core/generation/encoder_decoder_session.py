@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.generation.decoder_session import Context, Decoder, Infer
+from optimum_core.generation.decoder_session import Context, Decoder, RunPart
 from optimum_core.types import Session
 from optimum_core.types.arrays import NDArray
 from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
@@ -41,7 +41,9 @@ class EncoderDecoder:
         bind: returns the function that runs a session.
     """
 
-    def __init__(self, encoder: Session, cross: Session | None, decoder: Decoder, bind: Callable[[Any], Infer]) -> None:
+    def __init__(
+        self, encoder: Session, cross: Session | None, decoder: Decoder, bind: Callable[[Any], RunPart]
+    ) -> None:
         self.encoder, self.decoder = encoder, decoder
         self._cross = cross
         self._run_encoder = bind(encoder)

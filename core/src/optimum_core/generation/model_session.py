@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 from optimum_core.errors import PluginError, UnavailableError
-from optimum_core.generation.decoder_session import Decoder, Infer
+from optimum_core.generation.decoder_session import Decoder, RunPart
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Artifact, Session, SessionRequest, StatefulSession, TensorSpec
@@ -97,7 +97,7 @@ class EncoderDecoderSession(GenerativeSession):
 class MergeSession(Session, Protocol):
     """The session of part "merge": the original's own code, in torch."""
 
-    def call_tower(self, part: Artifact, run: Infer) -> None:
+    def call_tower(self, part: Artifact, run: RunPart) -> None:
         """Let a session of a backend run a tower of the original."""
         ...
 
@@ -241,6 +241,6 @@ def _stateful(session: Session, request: SessionRequest) -> StatefulSession:
     return session
 
 
-def run_function(plugins: PluginManager, session: Session) -> Infer:
+def run_function(plugins: PluginManager, session: Session) -> RunPart:
     """Return the function that runs a session, whether of one graph or of parts."""
     return session.run if isinstance(session, GenerativeSession) else plugins.binder(session)

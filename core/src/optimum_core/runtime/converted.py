@@ -32,7 +32,6 @@ from optimum_core.types import Artifact, AxisRange, CandidateResult, Report, Sup
 from optimum_core.types.quantization import Scheme
 from optimum_core.types.state import DECODER
 
-CUSTOM = "custom"
 #: Raised when the same files become another artifact.
 _MADE = 6
 _HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
@@ -205,10 +204,11 @@ def _what_it_is(config: Mapping[str, Any], artifact: Artifact) -> tuple[str, str
     if _HIDDEN_STATE in names and _LOGITS not in names:
         return "", _FEATURES
     class_name = str((config.get("architectures") or [""])[0])
-    if not present("transformers"):
-        return class_name, CUSTOM
+    from optimum_core.models.tasks import CUSTOM
     from optimum_core.models.tasks import detect as detect_task
 
+    if not present("transformers"):
+        return class_name, CUSTOM
     return class_name, detect_task(class_name)
 
 
@@ -218,7 +218,7 @@ def require_task(place: Path, task: str, source: ConvertedSource) -> None:
     Raises:
         OptionError: it is for another, or nothing tells for which.
     """
-    from optimum_core.models.tasks import fits
+    from optimum_core.models.tasks import CUSTOM, fits
 
     manifest = load_manifest(place, verify_files=False)
     if fits(task, manifest.task, manifest.model.class_name):

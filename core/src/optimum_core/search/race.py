@@ -27,7 +27,7 @@ ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
 #: Effort of the first look at a candidate, before the many calls of its comparison.
 GLANCE = Effort(rounds=1, seconds=0.01, calls=3, hopeless=float("inf"), slow=0.25)
 #: Ratio to the eager model's time from which a candidate is far behind: nothing that disturbs a few calls explains it.
-FAR = 3.0
+FAR_BEHIND = 3.0
 #: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
 #: Ratio of times up to which two forms of a model in one backend are as fast: races disagree about less.
@@ -95,12 +95,16 @@ class Race:
         with suppress(OptimumError):
             self.context.trials.time([candidate], effort, first=1)
         ratio, shape = _ratio_at_first(candidate, known), known[0].shape
-        if ratio > FAR:  # the machine's speed drifts: once more, beside each other
+        if ratio > FAR_BEHIND:  # the machine's speed drifts: once more, beside each other
             self.context.trials.time([eager, candidate], effort, first=1)
             ratio = min(ratio, _ratio_at_first(candidate, eager.measurements))
             eager.measurements = known
         candidate.measurements = ()
-        return f"it takes {ratio:.1f} times as long as eager at {shape}, and was not compared" if ratio > FAR else ""
+        return (
+            f"it takes {ratio:.1f} times as long as eager at {shape}, and was not compared"
+            if ratio > FAR_BEHIND
+            else ""
+        )
 
     def _ratio(self, candidate: Candidate, best: Candidate) -> float:
         """Return the ratio of their shortest times, or of their joules where these decide and both were counted."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from optimum_core.errors import OptionError
 
-SCHEMA_VERSION = 1
+_SCHEMA = 1
 #: Name under which a shape of a workload states how often it comes, beside the lengths of its axes.
 CALLS = "calls"
 _STEPS = 8  # lengths in an octave: rounding takes an eighth at most
@@ -129,7 +129,7 @@ class Traffic:
 
     def to_json(self) -> str:
         """Return the text of its file."""
-        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1)
+        return json.dumps({"schema_version": _SCHEMA, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes, who: str) -> Traffic:
@@ -144,8 +144,8 @@ class Traffic:
         try:
             tree = json.loads(text)
             version = tree["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise ValueError(f"its schema_version is {version!r}, and this optimum-core reads {SCHEMA_VERSION}")
+            if version != _SCHEMA:
+                raise ValueError(f"its schema_version is {version!r}, and this optimum-core reads {_SCHEMA}")
             return cls(models=tuple(_model(one) for one in tree["models"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else str(error)

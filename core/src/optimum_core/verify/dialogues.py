@@ -37,9 +37,9 @@ Drives = Decoder | EncoderDecoder | EncodedOnce
 log = logging.getLogger(__name__)
 
 #: Tokens of eager's greedy text, and the seconds after which no more are made.
-GREEDY, PATIENCE = 64, 10.0
+GREEDY, DIALOGUE_SECONDS = 64, 10.0
 #: Most expected seconds for the dialogue beyond a sliding window.
-_WINDOW_PATIENCE = 20.0
+_WINDOW_SECONDS = 20.0
 #: Most numbers of expected scores that one dialogue holds: 400 MB.
 _MOST_SCORES = 100_000_000
 
@@ -187,7 +187,7 @@ def _behind_pictures(module: Any, signature: ModelSignature) -> Iterator[Picture
     size = int(signature.decoder.outputs[0].shape[-1])
     room = (signature.longest_text or 2 * GREEDY) - signature.layout.lengths.get("sequence", 0) - 8
     most = max(1, min(GREEDY, _MOST_SCORES // (4 * size), room))
-    yield from picture_texts(module, signature, most, PATIENCE)
+    yield from picture_texts(module, signature, most, DIALOGUE_SECONDS)
 
 
 def _rows(script: _Script) -> int:
@@ -208,7 +208,7 @@ def _beyond_the_window(module: Any, signature: ModelSignature, eager: EncodedOnc
     taken = min(time.perf_counter() - start, time.process_time() - busy)  # the lesser, as on a busy machine
     expected = 6 * taken * window / min(window, 32)
     longest = signature.longest_text
-    if expected > _WINDOW_PATIENCE or (longest is not None and window + 8 > longest):
+    if expected > _WINDOW_SECONDS or (longest is not None and window + 8 > longest):
         log.info("nothing beyond the sliding window of %d is compared", window)
         return None
     script = _Script(module, signature, 2, 6, eager).feed(window - 2, (0, 3)).feed(4).feed(1).feed(1)
@@ -232,7 +232,7 @@ def _greedy(module: Any, signature: ModelSignature, eager: EncodedOnce | None) -
     if before is not None and not _remembers_padding(decoder, texts, ids, mask):
         log.info("its decoder reads padding in its cache as tokens: eager's greedy text has none")
         mask[:] = 1
-    turns, end = list[Turn](), time.perf_counter() + PATIENCE
+    turns, end = list[Turn](), time.perf_counter() + DIALOGUE_SECONDS
     given: NDArray | None = mask
     size = int(described.outputs[0].shape[-1])
     most = min(GREEDY, _MOST_SCORES // (3 * size), (signature.longest_text or GREEDY + 8) - 8)
@@ -282,7 +282,7 @@ def _written_again(drives: Any, text: PictureText, precision: str) -> CaseResult
     """Return the comparison of a candidate's scores with eager's, for eager's own text behind pictures."""
     shapes = {name: array.shape for name, array in text.inputs.items()}
     try:
-        _, have = written(drives.face(), text.inputs, text.tokens.shape[1], PATIENCE, text.tokens)
+        _, have = written(drives.face(), text.inputs, text.tokens.shape[1], DIALOGUE_SECONDS, text.tokens)
     except OptimumError as error:
         return failed(text.name, shapes, "logits", f"it does not run: {error.why}")
     if have.shape != text.want.shape:

@@ -23,7 +23,7 @@ from optimum_core.verify.reference import run_case
 log = logging.getLogger(__name__)
 
 #: Most lengths of one axis, and most of all axes together.
-MOST = 100
+MOST_TRIALS = 100
 #: Seconds of eager where each call takes no longer than `_QUICK`; otherwise, a share of what the other cases took.
 _QUICKLY = 0.1
 _QUICK = 0.002
@@ -69,7 +69,7 @@ def _lengths(signature: ModelSignature, cases: Sequence[ReferenceCase]) -> Itera
         spans[axis] = range(least, max(min(longest, LONG), here) + 1)
     draw = np.random.default_rng(_SEED)
     alone = _alone(spans, {axis: {case.lengths.get(axis) for case in cases} for axis in spans})
-    for _ in range(MOST):
+    for _ in range(MOST_TRIALS):
         if (one := next(alone, None)) is not None:
             yield one
         if len(spans) > 1:  # short ones more often than long ones, whose product takes time

@@ -20,7 +20,7 @@ from optimum_core.models.references.eager_dialogues import PictureText, written
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.types.arrays import ArrayMapping, NDArray
 from optimum_core.verify.comparison import NO_LIMIT, ReferenceCase, Tolerance, compare, failed, tolerance_of, verify
-from optimum_core.verify.dialogues import PATIENCE, Dialogue, Drives, Turn, encoding_once, play
+from optimum_core.verify.dialogues import DIALOGUE_SECONDS, Dialogue, Drives, Turn, encoding_once, play
 from optimum_core.verify.divergence import Divergence
 
 
@@ -209,7 +209,7 @@ def _near_behind(drives: Any, text: PictureText, limits: Tolerance) -> CaseResul
     """Return how far the scores are from eager's over its own text behind pictures or sound."""
     found = Divergence()
     try:
-        _, have = written(drives.face(), text.inputs, text.tokens.shape[1], PATIENCE, text.tokens)
+        _, have = written(drives.face(), text.inputs, text.tokens.shape[1], DIALOGUE_SECONDS, text.tokens)
     except OptimumError as error:
         return failed(text.name, {}, "logits", f"it does not run: {error.why}")
     size = text.want.shape[-1]

@@ -44,7 +44,7 @@ from optimum_core.verify.tiny_outputs import with_tiny_outputs
 log = logging.getLogger(__name__)
 
 #: Most expected seconds for one call of the eager model at a length beyond those beside the traced one.
-PATIENCE = 1.0
+CASE_SECONDS = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
 #: Values that no rule draws: text as its tokenizer gives it, padding of the user's own form.
@@ -158,8 +158,8 @@ class _Clock:
         lengths = {**self._signature.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
         may_wait = axis and lengths[axis] in self._signature.further.get(axis, ())
-        is_long = may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE
-        if is_long or (case.lengths in self._signature.joint and self._foreseen_jointly(case.lengths) > PATIENCE):
+        is_long = may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > CASE_SECONDS
+        if is_long or (case.lengths in self._signature.joint and self._foreseen_jointly(case.lengths) > CASE_SECONDS):
             log.info("%s is left out: eager would take too long", case.name)
             return None
         if self._has_no_room(case, axis, lengths):

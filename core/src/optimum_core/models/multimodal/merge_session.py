@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from optimum_core.errors import ArtifactError, SessionError
-from optimum_core.generation.decoder_session import Decoder, Infer
+from optimum_core.generation.decoder_session import Decoder, RunPart
 from optimum_core.models.decoders.language_module import LanguageCaller
 from optimum_core.models.multimodal.merging import MergedCache, MergedDecoder, stripped
 from optimum_core.models.multimodal.tower_calls import TowerCalls, record_of
@@ -36,7 +36,7 @@ class EagerMergeSession:
     backend: str = field(default="torch", init=False)
     towers: list[TowerCalls] = field(default_factory=list)
 
-    def call_tower(self, part: Artifact, run: Infer) -> None:
+    def call_tower(self, part: Artifact, run: RunPart) -> None:
         """Let a session of a backend run a tower, for the calls that it was compared for."""
         self.towers.append(TowerCalls(record=record_of(part.steps), inputs=part.inputs, run=run))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from optimum_core.generation.decoder_session import Context, Decoder, Generation, Infer, counted
+from optimum_core.generation.decoder_session import Context, Decoder, Generation, RunPart, counted
 from optimum_core.models.decoders.generate import StateCache, check_cache, refuse, refuse_quantized
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import as_tensor, fresh
@@ -296,7 +296,7 @@ class MergedGeneration(Generation):
     """The state of one generation behind the merge."""
 
     def __init__(
-        self, decoder: MergedDecoder, state: State, run: Infer, mask: NDArray, context: Context | None
+        self, decoder: MergedDecoder, state: State, run: RunPart, mask: NDArray, context: Context | None
     ) -> None:
         super().__init__(decoder, state, run, mask, context)
         self._merged = decoder

@@ -15,7 +15,7 @@ import torch
 
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.artifact.structure import Constant, Structure
-from optimum_core.generation.decoder_session import Infer
+from optimum_core.generation.decoder_session import RunPart
 from optimum_core.models.eager.outputs import Build, build_from
 from optimum_core.models.multimodal.towers import Call, Tower, call_of, has_empty_row
 from optimum_core.types import Artifact, AxisRange, Step, TensorSpec
@@ -70,7 +70,7 @@ class TowerCalls:
 
     record: TowerRecord
     inputs: tuple[TensorSpec, ...]
-    run: Infer
+    run: RunPart
     _build: Build = field(init=False)
 
     def __post_init__(self) -> None:

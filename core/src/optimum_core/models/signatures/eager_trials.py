@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a call that has not failed counts as accepted: refusals happen in lookups of ids and positions,
 #: before any layer computes.
-PATIENCE = 0.5
+TRIAL_SECONDS = 0.5
 #: Kinds of inputs that are looked up in tables, whatever else the model reads of them.
 _INDICES = frozenset({"ids", "types", "boxes"})
 
@@ -34,7 +34,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class _EnoughError(Exception):
-    """A call was stopped after `PATIENCE` seconds."""
+    """A call was stopped after `TRIAL_SECONDS` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Trials:
 
         def look(*_: Any) -> None:
             # A machine that was held up before the lookup says nothing: so the lesser of wall-clock and CPU time.
-            if min(time.perf_counter() - start, time.process_time() - busy) > PATIENCE:
+            if min(time.perf_counter() - start, time.process_time() - busy) > TRIAL_SECONDS:
                 raise _EnoughError
 
         if copy is not self.module:

@@ -19,7 +19,7 @@ from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types.arrays import NDArray
 
 #: Most pairs of lengths at which comparisons turn, for two axes: the nearest to the traced ones.
-MOST = 3
+MOST_PAIRS = 3
 #: Lengths up to which each is looked at, beside every length of the other axis; beyond, every fifth more.
 _SMALL = 40
 
@@ -94,7 +94,7 @@ class _Pair:
         distinct = {(site[2], tuple(run[site] for run in runs)) for site in sites if site in both}
         found = {pair for name, sides in distinct for grid in self._grids for pair in self._of(name, sides, grid)}
         distance = {(x, y): abs(np.log(x / here)) + abs(np.log(y / there)) for x, y in found}
-        nearest = sorted(found, key=lambda pair: (distance[pair], pair))[:MOST]
+        nearest = sorted(found, key=lambda pair: (distance[pair], pair))[:MOST_PAIRS]
         return [{first: x, second: y} for x, y in nearest]
 
     def _of(self, name: str, sides: Sequence[Sides], grid: Grid) -> Iterator[tuple[int, int]]:

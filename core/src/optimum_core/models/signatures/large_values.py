@@ -12,7 +12,7 @@ from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.inputs.special_forms import SERIES
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.models.signatures.value_limits import FAR
+from optimum_core.models.signatures.value_limits import FAR_INDEX
 from optimum_core.types.arrays import Arrays, NDArray
 
 Rng = np.random.Generator
@@ -84,7 +84,7 @@ def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iter
     it may divide, and indices that are far too large or too small."""
     specs = [spec.at(signature.layout.lengths) for spec in signature.inputs]
     ranges = {spec.name: (spec.least, spec.greatest) for spec in specs}
-    for words, value in {"a zero": 0, "an index too large": FAR, "an index too small": -FAR}.items():
+    for words, value in {"a zero": 0, "an index too large": FAR_INDEX, "an index too small": -FAR_INDEX}.items():
 
         def change(array: NDArray, rng: Rng, name: str, value: int = value) -> NDArray | None:
             least, greatest = ranges[name]

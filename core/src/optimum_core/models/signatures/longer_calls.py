@@ -22,7 +22,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import PICTURE, Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, MANY, ShapesAt
-from optimum_core.models.signatures.eager_trials import PATIENCE, Shapes
+from optimum_core.models.signatures.eager_trials import TRIAL_SECONDS, Shapes
 from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types import AxisRange
 from optimum_core.types.tensors import is_batch
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 _MOST_NUMBERS = 2**25
 
 
-#: Share of a call after which its whole time is foreseen, and the multiple of `PATIENCE` at which it is then stopped.
+#: Share of a call after which its whole time is foreseen, and the multiple of `TRIAL_SECONDS` at which it is stopped.
 _TELLING, _HOPELESS = 1 / 8, 1.5
 
 
 class _TooLongError(Exception):
-    """A call was stopped: it takes more than `PATIENCE` seconds."""
+    """A call was stopped: it takes more than `TRIAL_SECONDS` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class _FunctionRecorder(TorchFunctionMode):
             self.seconds[-1],
         )
         if count > len(usual) or usual[count - 1] < _TELLING * usual[-1]:
-            return seconds > PATIENCE
-        return seconds > PATIENCE or seconds * usual[-1] > _HOPELESS * PATIENCE * usual[count - 1]
+            return seconds > TRIAL_SECONDS
+        return seconds > TRIAL_SECONDS or seconds * usual[-1] > _HOPELESS * TRIAL_SECONDS * usual[count - 1]
 
 
 def longer_switches(

@@ -14,7 +14,7 @@ from optimum_core.models.signatures.size_branches import beyond, nearest_turns, 
 from optimum_core.models.signatures.size_records import ComparisonsAt
 
 #: Most lengths that are returned.
-MOST = 6
+MOST_BRANCHES = 6
 
 AxisLengths = Mapping[str, int]
 
@@ -26,7 +26,7 @@ def nested_switches(
     turns: Mapping[str, tuple[int, ...]],
 ) -> tuple[AxisLengths, ...]:
     """Return lengths of two axes and more, each the first beyond where a comparison turns that the model does not make
-    at the traced lengths; at most `MOST`.
+    at the traced lengths; at most `MOST_BRANCHES`.
 
     Args:
         comparisons_at: returns the comparisons of a run at some lengths.
@@ -35,7 +35,7 @@ def nested_switches(
     """
     search = _NestedSearch(comparisons_at, layout, beside)
     found = [lengths for axis in turns for turn in turns[axis] for lengths in search.made_beyond({}, axis, turn)]
-    return tuple({tuple(sorted(lengths.items())): lengths for lengths in found}.values())[:MOST]
+    return tuple({tuple(sorted(lengths.items())): lengths for lengths in found}.values())[:MOST_BRANCHES]
 
 
 class _NestedSearch:

@@ -20,7 +20,7 @@ from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types.arrays import NDArray
 
 #: Most lengths of one axis that are returned: those nearest to the traced one.
-MOST = 3
+MOST_TURNS = 3
 #: Powers of a length that sizes follow: areas and volumes.
 _POWERS = (2, 3)
 #: Most times that the length at which a comparison turns is corrected.
@@ -70,8 +70,8 @@ def _nearest(comparisons_at: ComparisonsAt, axis: str, layout: Layout, beside: t
 
 
 def nearest_turns(turns: Iterable[int], here: int) -> list[int]:
-    """Return at most `MOST` of these lengths, those nearest to `here` first."""
-    return sorted(turns, key=lambda turn: abs(turn - here))[:MOST]
+    """Return at most `MOST_TURNS` of these lengths, those nearest to `here` first."""
+    return sorted(turns, key=lambda turn: abs(turn - here))[:MOST_TURNS]
 
 
 def beyond(turn: int, here: int) -> int:

@@ -25,7 +25,7 @@ from optimum_core.types.arrays import Arrays
 log = logging.getLogger(__name__)
 
 #: A number beyond every index that is looked for.
-FAR = 2**20 + 3
+FAR_INDEX = 2**20 + 3
 
 #: Most whole numbers of an input that are tried at once.
 _MOST_VALUES = 2**20
@@ -115,7 +115,7 @@ def float_limits(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iter
 
 def _beyond_tables(module: Any) -> int:
     """Return a number beyond every index that is looked for, and beyond the rows of the module's tables."""
-    return max(FAR, *tables_of(module), 0)
+    return max(FAR_INDEX, *tables_of(module), 0)
 
 
 @dataclass(frozen=True, slots=True)
