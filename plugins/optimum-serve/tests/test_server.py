@@ -179,6 +179,22 @@ def test_wrong_requests_are_told_why_and_harm_nobody(path: str, body: bytes, sta
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
 
 
+def test_a_slash_at_the_end_of_a_path_makes_no_difference(live: Any) -> None:
+    """A redirection would name the address at which the server is known to itself, not that of its proxy."""
+    for path in ("/v1/models/", "/health//", "/v2/models/classifier/"):
+        answer = live.client.get(path, follow_redirects=False)
+        assert answer.status_code == 200 and answer.content == live.client.get(path.rstrip("/")).content
+    assert live.client.get("/nowhere/", follow_redirects=False).status_code == 404
+    assert live.client.get("//").status_code == 200
+
+
+def test_a_client_that_asks_for_a_web_socket_is_answered(live: Any, caplog: pytest.LogCaptureFixture) -> None:
+    asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "a"}
+    with caplog.at_level("INFO", logger="uvicorn.error"):
+        assert live.client.get("/health", headers=asked).status_code == 200
+    assert "asked for a WebSocket" in caplog.text and "pip install" not in caplog.text
+
+
 def test_limits_of_bodies_inputs_and_time(serve: Any) -> None:
     live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5, auto_truncate=True)
     cut = _post(live, "/v1/embeddings", {"input": "w5 " * 100}).json()

@@ -55,6 +55,9 @@ class Deadlines(HttpToolsProtocol):
         if self._is_idle and self._deadline is None and self.timeout_keep_alive_task is None:
             self._await_headers()
 
+    def _unsupported_upgrade_warning(self) -> None:  # uvicorn's recommends to install what would not be used
+        self.logger.info("a client asked for a WebSocket; it is answered over HTTP")
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head = 0

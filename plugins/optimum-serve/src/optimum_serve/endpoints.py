@@ -136,7 +136,11 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
 
 
 class FixedPaths:
-    """Middleware of ASGI that answers at paths without parts that vary, before Starlette's router tries one by one."""
+    """Middleware of ASGI that answers at paths without parts that vary, before Starlette's router tries one by one.
+
+    A slash at a path's end makes no difference: the router would redirect to the address under which it knows itself,
+    which behind a proxy is another.
+    """
 
     def __init__(self, app: ASGIApp, handlers: Mapping[tuple[str, str], Handler]) -> None:
         self._app = app
@@ -144,6 +148,8 @@ class FixedPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
+        if scope["type"] == "http" and scope["path"].endswith("/") and scope["path"] != "/":
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         handle = self._handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if handle is None:
             await self._app(scope, receive, send)
