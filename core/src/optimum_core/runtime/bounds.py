@@ -11,6 +11,7 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.tensors import is_batch, places_of
 
 _LEAST_OF_64_BITS = -(2**63)
@@ -78,14 +79,14 @@ class ValueRange:
         return least
 
 
-def converted(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
+def converted(value: NDArray, dtype: np.dtype[Any]) -> NDArray | None:
     """Return an array in another type; None: as whole numbers there, some would be others."""
     made = value.astype(dtype)
     exact = dtype.kind not in "iu" or np.can_cast(value.dtype, dtype) or bool((made == value).all())
     return made if exact else None
 
 
-def typed(made: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+def typed(made: NDArray, dtype: np.dtype[Any] | None) -> NDArray:
     """Return what numpy made of Python's numbers, which have no type, in an input's type if that holds all of them."""
     if dtype is None or made.dtype.kind + dtype.kind not in ("ff", "ii", "iu", "ui", "uu"):
         return made

@@ -21,6 +21,7 @@ from optimum_core.runtime.gradients import detached
 from optimum_core.runtime.neutral_arguments import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.repeated_call import Inputs, Repeated, SessionFunctions, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.arrays import NDArray
 
 #: Name, shape and type of each argument of a call, in its order, and what is left to do with such.
 Seen = tuple[list[Any] | None, Plan]
@@ -373,7 +374,7 @@ class InputChecker:
         why = f"input {spec.name!r} is {came}, and the original's answers follow its type: {spec.dtype} was exported"
         return InputError(self._who, why, f"pass {spec.name} as {self._signature(spec)}, or call the eager model")
 
-    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> NDArray:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
             raise InputError(self._who, why, self._usage())

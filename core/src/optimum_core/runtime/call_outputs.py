@@ -10,6 +10,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models.eager.outputs import Answer, Build, build_from, plain_class
+from optimum_core.types.arrays import NDArray
 
 __all__ = ["Answer", "Answerer"]
 
@@ -99,7 +100,7 @@ class Answerer:
         return self._from_numpy
 
 
-def tensor_of(array: np.ndarray[Any, Any]) -> Any:
+def tensor_of(array: NDArray) -> Any:
     """Return a tensor of an array; torch must be installed."""
     return _tensor(array if array.flags.writeable else array.copy())
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from optimum_core.runtime.bounds import ValueRange
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Plan:
     casts: tuple[tuple[str, np.dtype[Any]], ...]
     ranges: tuple[tuple[str, int, int], ...]
     moved: Mapping[str, ValueRange] = field(default_factory=dict)
-    fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
+    fills: tuple[tuple[TensorSpec, NDArray], ...] = ()
     within: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.types import TensorSpec
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 from optimum_core.types.tensors import is_batch
 
 _PADDED_AXIS = "sequence"
@@ -161,7 +161,7 @@ class Mapper:
             feed["attention_mask"] = (np.arange(longest) < own[:, None]).astype(np.int64)
         return self._run(feed)
 
-    def _stacked(self, name: str, values: Sequence[np.ndarray[Any, Any]], length: int) -> np.ndarray[Any, Any]:
+    def _stacked(self, name: str, values: Sequence[NDArray], length: int) -> NDArray:
         axes = self._padded[name]
         if all(value.shape[axis] == length for value in values for axis in axes):
             return np.stack(values)
@@ -176,7 +176,7 @@ class Mapper:
     def _place(
         self,
         rows: list[Any],
-        values: np.ndarray[Any, Any],
+        values: NDArray,
         spec: TensorSpec,
         batch: Sequence[int],
         lengths: Sequence[int],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import combinations
@@ -16,7 +16,7 @@ from optimum_core.plugins import Infer, manager
 from optimum_core.testing.models import POSITIONS
 from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
 from optimum_core.types import Session
-from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_core.verify import relative_error
 
 _THREADS, _CALLS = 8, 12
@@ -210,7 +210,7 @@ class InferenceTests:
 class _Unheard:
     """An array of an unknown library."""
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+    def __init__(self, array: NDArray) -> None:
         self._array = array
         self.shape: tuple[int, ...] = array.shape
         self.dtype = array.dtype
@@ -223,7 +223,7 @@ class _Unheard:
         return int(kind), int(index)
 
 
-def _bad(good: ArrayMapping) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+def _bad(good: ArrayMapping) -> dict[str, Arrays]:
     """Return invalid calls, by their fault, derived from a valid call of the text model."""
     first = next(iter(good))
     return {
@@ -246,18 +246,18 @@ def _try(run: Infer, inputs: ArrayMapping) -> None:
         pass
 
 
-def _copied(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+def _copied(arrays: ArrayMapping) -> Arrays:
     return {name: array.copy() for name, array in arrays.items()}
 
 
-def _strided(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _strided(array: NDArray) -> NDArray:
     # The gaps hold other values, so that a backend that ignores strides reads wrong values.
     wide = np.repeat(array, 2, axis=-1)
     wide[..., 1::2] = wide[..., ::-1][..., 1::2]
     return wide[..., ::2]
 
 
-_FORMS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
+_FORMS: dict[str, Callable[[NDArray], NDArray]] = {
     "fortran": np.asfortranarray,
     "strided": _strided,
 }

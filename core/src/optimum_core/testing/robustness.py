@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from optimum_core.testing.models import KINDS, model
 from optimum_core.testing.processes import in_new_process, in_other_process
 from optimum_core.testing.subjects import Subject, disagreements, exported, numpy_of, scratch
 from optimum_core.types import Artifact, Offer, QuantizeConfig, QuantizeRequest, Transform
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify import relative_error
 
 _FIRST, _LAST = 20, 60
@@ -73,7 +73,7 @@ class RobustnessTests:
         answer = in_other_process("run", request, inputs)
         assert not answer["error"], answer
         for name, array in want.items():
-            got: np.ndarray[Any, Any] = answer["outputs"][name]
+            got: NDArray = answer["outputs"][name]
             assert got.shape == array.shape
             assert relative_error(array.astype(np.float64), got.astype(np.float64)) <= _SAME, name
 

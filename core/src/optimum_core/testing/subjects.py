@@ -32,6 +32,7 @@ from optimum_core.types import (
     SessionRequest,
     Support,
 )
+from optimum_core.types.arrays import ArrayMapping, Arrays
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import verify
 from optimum_core.verify.quantized import verify_quantized
@@ -109,7 +110,7 @@ class Subject:
             session.close()
 
 
-def numpy_of(outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def numpy_of(outputs: Mapping[str, Any]) -> Arrays:
     """Return outputs as numpy arrays that share their memory."""
     return {name: a if isinstance(a, np.ndarray) else np.from_dlpack(a) for name, a in outputs.items()}
 
@@ -360,7 +361,7 @@ def disagreements(subject: Subject) -> list[str]:
     cases, outputs = subject.model.cases, subject.model.signature.outputs
     with subject.compared() as run:
 
-        def fresh(inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        def fresh(inputs: ArrayMapping) -> Arrays:
             # A backend that writes into its inputs must not change the references of the next.
             return numpy_of(run({name: array.copy() for name, array in inputs.items()}))
 

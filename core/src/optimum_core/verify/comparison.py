@@ -16,7 +16,7 @@ from optimum_core import error_scales
 from optimum_core.artifact import Structure
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
-from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.meaningful_positions import meaningful
 
@@ -98,12 +98,12 @@ class ReferenceCase:
     inputs: ArrayMapping
     outputs: ArrayMapping
     varied: frozenset[str]
-    valid: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    empty: np.ndarray[Any, Any] | None = None
+    valid: ArrayMapping = field(default_factory=dict)
+    empty: NDArray | None = None
     lengths: Mapping[str, int] = field(default_factory=dict)
     large: bool = False
     short: bool = False
-    sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    sensitive: ArrayMapping = field(default_factory=dict)
     wide: bool = False
     refused: bool = False
     written: frozenset[str] = frozenset()
@@ -151,7 +151,7 @@ class _Lifetimes:
     """Outputs of all calls, up to some bytes, with copies of them: later calls must not write into earlier outputs."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[ReferenceCase, str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._kept: list[tuple[ReferenceCase, str, NDArray, NDArray]] = []
         self._room = _KEPT_BYTES
 
     def noting(self, run: Run, case: ReferenceCase) -> Run:
@@ -226,24 +226,24 @@ def _written(given: ArrayMapping, case: ReferenceCase) -> str:
     return next((f"it writes into its input {name!r}, which eager leaves as it is" for name in names), "")
 
 
-def _of_another_kind(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> str:
+def _of_another_kind(want: NDArray, have: NDArray) -> str:
     """Return that an output is of another type, if that is more than other bits of a float; "" otherwise."""
     same = have.dtype.kind in "fV" if want.dtype.kind == "f" else have.dtype == want.dtype  # bfloat16 is of kind V
     return "" if same else f"dtype {have.dtype}, eager gives {want.dtype}"
 
 
-def scaled(values: np.ndarray[Any, Any], factor: float) -> np.ndarray[Any, Any]:
+def scaled(values: NDArray, factor: float) -> NDArray:
     """Return values times a factor, in 64 bits: the types of tiny numbers may not hold the factor itself."""
     return np.asarray(values.astype(np.float64) * factor)
 
 
-def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
+def _allowed(want: NDArray, tolerance: Tolerance) -> Tolerance:
     """Return the tolerance of one output: one in 32 bits cannot be held to 64."""
     is_double = tolerance is TOLERANCES["fp64"]
     return TOLERANCES["fp32"] if is_double and want.dtype in (np.float32, np.float16) else tolerance
 
 
-def sensitive_outputs(case: ReferenceCase, otherwise: ArrayMapping) -> dict[str, np.ndarray[Any, Any]]:
+def sensitive_outputs(case: ReferenceCase, otherwise: ArrayMapping) -> Arrays:
     """Return, by output of a case that rounding, or the order among equal values, alone changes, where it does.
 
     Args:
@@ -253,12 +253,12 @@ def sensitive_outputs(case: ReferenceCase, otherwise: ArrayMapping) -> dict[str,
     return {name: _changed_rows(*pair) for name, pair in pairs.items() if not is_steady(*pair)}
 
 
-def is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+def is_steady(want: NDArray, have: NDArray) -> bool:
     """Whether an output is the same where eager rounds otherwise."""
     return want.shape == have.shape and compare("", {}, "", want, have, _STEADY).passed
 
 
-def _changed_rows(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _changed_rows(want: NDArray, have: NDArray) -> NDArray:
     if want.ndim == 0 or want.shape != have.shape or want.dtype.kind != "f":
         return np.ones(want.shape[:1], dtype=bool)
     return np.array([not is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
@@ -266,9 +266,9 @@ def _changed_rows(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> np.
 
 def _beside_sensitive(
     whole: CaseResult,
-    sensitive: np.ndarray[Any, Any],
+    sensitive: NDArray,
     spec: TensorSpec,
-    values: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+    values: tuple[NDArray, NDArray],
     tolerance: Tolerance,
 ) -> CaseResult:
     """Return a result for the rows that rounding leaves alone, if it fails; otherwise the whole one with a note, if the
@@ -298,9 +298,9 @@ def _noted(result: CaseResult) -> CaseResult:
 
 def _beside_empty_rows(
     whole: CaseResult,
-    empty: np.ndarray[Any, Any],
+    empty: NDArray,
     spec: TensorSpec,
-    values: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+    values: tuple[NDArray, NDArray],
     tolerance: Tolerance,
 ) -> CaseResult:
     """Return a result for the rows with tokens if the others are finite, with a note that those differ from the eager
@@ -330,8 +330,8 @@ def compare(
     case: str,
     shapes: Mapping[str, tuple[int, ...]],
     output: str,
-    want: np.ndarray[Any, Any],
-    have: np.ndarray[Any, Any],
+    want: NDArray,
+    have: NDArray,
     tolerance: Tolerance,
 ) -> CaseResult:
     """Compare one output with the eager model's; arrays of two shapes differ, though numpy may broadcast them."""
@@ -380,7 +380,7 @@ def _result(
     )
 
 
-def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
+def ranks(output: str, want: NDArray) -> bool:
     """Whether the last axis of an output ranks choices, so that its arg-max means something."""
     return "logits" in output and want.ndim >= 2 and want.shape[-1] > 1 and want.size > 0
 

@@ -13,10 +13,11 @@ from optimum_core.models.eager.calls import eager_outputs, inputs_after, is_plai
 from optimum_core.models.eager.circumstances import circumstance_that_counts
 from optimum_core.models.eager.outside_reads import output_from_outside
 from optimum_core.models.eager.randomness import output_by_chance
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
 
 
-def is_same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+def is_same(a: NDArray, b: NDArray) -> bool:
     """Whether two outputs are equal, or differ by rounding alone."""
     if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):  # as a rule; a comparison of large outputs takes long
         return True

@@ -27,7 +27,7 @@ from optimum_core.models.signatures.edge_values import (
 )
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange
-from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.arrays import ArrayMapping, NDArray
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import MakeCase, ReferenceCase, sensitive_outputs
 
@@ -111,5 +111,5 @@ def _longer(signature: ModelSignature) -> dict[str, int]:
     return found
 
 
-def _same_numbers(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+def _same_numbers(want: NDArray, have: NDArray) -> bool:
     return want.shape == have.shape and np.array_equal(np.isfinite(want), np.isfinite(have))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import NDArray
 
-Mask = np.ndarray[Any, Any]
+Mask = NDArray
 
 
 def meaningful(

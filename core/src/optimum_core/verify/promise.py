@@ -17,6 +17,7 @@ from optimum_core.errors import EvaluationError, OptionError, UnavailableError
 from optimum_core.models.data.batches import Batches
 from optimum_core.turns import turn_lent
 from optimum_core.types import Promise
+from optimum_core.types.arrays import NDArray
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
 from optimum_core.verify.comparison import Run
 from optimum_core.verify.model_use import noting_use
@@ -153,7 +154,7 @@ class Labelled:
                 yield {name: array[one] for name, array in inputs.items()}, label[one]
 
 
-def label_array(labels: Any, label_ids: Mapping[str, int]) -> np.ndarray[Any, Any]:
+def label_array(labels: Any, label_ids: Mapping[str, int]) -> NDArray:
     """Return labels as numbers, rows of unequal length padded with -100.
 
     Raises:
@@ -182,9 +183,7 @@ def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
     return array.tolist() if array.ndim else array.item()
 
 
-def _paired(
-    values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any] | None, *, ranked: bool
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _paired(values: NDArray, labels: NDArray, mask: NDArray | None, *, ranked: bool) -> tuple[NDArray, NDArray]:
     """Return predictions and labels, one to one, without ignored positions.
 
     Args:
@@ -194,7 +193,7 @@ def _paired(
     if not ranked and values.size != len(values):
         why = f"it goes by one number for each row, and the model gives {values.size // max(1, len(values))}"
         raise OptionError("evaluate", why, "pass ('accuracy', rows) for classes, or a function as evaluate=")
-    guessed: np.ndarray[Any, Any] = values.argmax(axis=-1) if ranked else values.reshape(-1)
+    guessed: NDArray = values.argmax(axis=-1) if ranked else values.reshape(-1)
     if labels.ndim == guessed.ndim - 1 and len(guessed) == 1:
         labels = np.asarray([labels])  # labels of one row, without a batch axis
     if guessed.ndim == 2 and labels.ndim == 2:
@@ -212,7 +211,7 @@ def _paired(
     return guessed, labels
 
 
-def _require_aligned(labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
+def _require_aligned(labels: NDArray, mask: NDArray) -> None:
     """Refuse labels of other pieces than tokens, such as words: each would meet another token's prediction."""
     tokens, count = int(mask.sum(axis=1).max()), labels.shape[1]
     if count < tokens or (labels[:, mask.shape[1] :] != _IGNORED).any():
@@ -221,7 +220,7 @@ def _require_aligned(labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -
         raise OptionError("evaluate", why, remedy)
 
 
-def _require_classes(labels: np.ndarray[Any, Any], classes: int) -> None:
+def _require_classes(labels: NDArray, classes: int) -> None:
     """Refuse labels that no prediction can equal: an eager model with no correct prediction could not get worse."""
     wrong = labels[~np.isin(labels, np.arange(classes))]
     if wrong.size:
@@ -241,13 +240,13 @@ def _scikit(name: str, **settings: Any) -> Callable[[Any, Any], float]:
     return score
 
 
-def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _ranks(values: NDArray) -> NDArray:
     """Return ranks from 0, ties sharing their mean."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return ((np.cumsum(counts) - (counts + 1) / 2)[places]).astype(float)
 
 
-def _correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+def _correlation(one: NDArray, other: NDArray) -> float:
     """Return Pearson's correlation; NaN if one of the arrays is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(one, other)[0, 1])

@@ -15,6 +15,7 @@ import numpy as np
 from optimum_core import error_scales
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify.comparison import (
     NO_LIMIT,
     ReferenceCase,
@@ -98,7 +99,7 @@ def _together(
     return tuple(_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance, slack) for spec in outputs)
 
 
-def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None:
+def _meant(case: ReferenceCase, spec: TensorSpec) -> NDArray | None:
     """Return a mask of the unpadded positions of an output with a value for every token; None: all are meaningful."""
     mask = case.inputs.get("attention_mask")
     if mask is None or mask.ndim != 2 or spec.shape[:2] != ("batch", "sequence"):
@@ -106,7 +107,7 @@ def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None
     return np.asarray(mask.astype(bool))
 
 
-def _rows(array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+def _rows(array: NDArray, kept: NDArray | None) -> NDArray:
     """Return an output as rows along its last axis."""
     picked = array[kept] if kept is not None and array.shape[:2] == kept.shape else array
     return picked.reshape(-1, picked.shape[-1]) if picked.ndim else picked.reshape(1, 1)

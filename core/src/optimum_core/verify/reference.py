@@ -22,7 +22,7 @@ from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import chunk_of, window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
-from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.bound_cases import bound_cases
 from optimum_core.verify.comparison import ReferenceCase
@@ -294,18 +294,18 @@ def run_case(module: Any, signature: ModelSignature, case: Case) -> ReferenceCas
     return replace(found, valid={"sequence": _see_tokens(mask, window, chunk)})
 
 
-def _see_tokens(mask: np.ndarray[Any, Any], window: int | None, chunk: int | None) -> np.ndarray[Any, Any]:
+def _see_tokens(mask: NDArray, window: int | None, chunk: int | None) -> NDArray:
     """Return which queries have a token in their window and in their chunk: at right padding, the last token may be too
     far away, or in an earlier chunk."""
     counts, places = np.pad(mask.astype(bool).cumsum(1), ((0, 0), (1, 0))), np.arange(mask.shape[1])
     first = np.zeros_like(places) if window is None else np.clip(places + 1 - window, 0, None)
     if chunk is not None:
         first = np.maximum(first, places // chunk * chunk)
-    seen: np.ndarray[Any, Any] = counts[:, 1:] > counts[:, first]
+    seen: NDArray = counts[:, 1:] > counts[:, first]
     return seen
 
 
-def _valid(inputs: ArrayMapping) -> dict[str, np.ndarray[Any, Any]]:
+def _valid(inputs: ArrayMapping) -> Arrays:
     """Return by axis which positions are tokens."""
     masks = {"sequence": inputs.get("attention_mask"), "decoder_sequence": inputs.get("decoder_attention_mask")}
     return {axis: mask.astype(bool) for axis, mask in masks.items() if mask is not None and mask.ndim == 2}

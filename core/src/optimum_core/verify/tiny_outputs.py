@@ -10,6 +10,7 @@ import numpy as np
 
 from optimum_core.error_scales import LEAST
 from optimum_core.models.eager.rounding_noise import outputs_with_noise
+from optimum_core.types.arrays import NDArray
 from optimum_core.verify.comparison import ReferenceCase, is_steady, scaled
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def with_tiny_outputs(module: Any, case: ReferenceCase) -> ReferenceCase:
     })  # fmt: skip
 
 
-def _factor(want: np.ndarray[Any, Any]) -> float:
+def _factor(want: NDArray) -> float:
     """Return the power of two that brings the greatest magnitude of an output above one half, if it is tiny; else 1."""
     greatest = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
     return float(2.0 ** -np.frexp(greatest)[1]) if 2.0**-1000 < greatest < LEAST else 1.0

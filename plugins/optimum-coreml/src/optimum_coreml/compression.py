@@ -9,6 +9,7 @@ import numpy as np
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Array, QuantizeConfig
+from optimum_core.types.arrays import NDArray
 from optimum_coreml.coremltools_adapter import program_of
 from optimum_coreml.interface import feature_name
 from optimum_coreml.options import CoreMlOptions
@@ -81,7 +82,7 @@ def _palettizer(optimize: Any, config: QuantizeConfig, options: CoreMlOptions) -
     )
 
 
-def _normal_float(weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _normal_float(weight: NDArray) -> tuple[NDArray, NDArray]:
     """Return the NF4 table and, for each weight (scaled to -1 to 1), the index of the nearest level."""
     levels = np.asarray(_NF4, dtype=np.float32)
     middles = (levels[1:] + levels[:-1]) / 2
@@ -163,5 +164,5 @@ def rounded_activations(ct: Any, model: Any, calibration: Iterable[Mapping[str, 
     return optimize.experimental.linear_quantize_activations(model, found, samples)
 
 
-def _edge(array: np.ndarray[Any, Any]) -> Any:
+def _edge(array: NDArray) -> Any:
     return np.int32 if array.dtype.kind in "iub" else np.float32

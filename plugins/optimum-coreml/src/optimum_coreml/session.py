@@ -16,7 +16,7 @@ import numpy as np
 from optimum_core.backend import check_names, closed, foreign_errors, read_input, read_options
 from optimum_core.errors import InputError, SessionError, UnavailableError
 from optimum_core.types import Array, SessionRequest, TensorSpec
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_coreml.devices import BACKEND, GRAPH_LEVEL, units_of
 from optimum_coreml.interface import compute_precision, feature_name, problems
 from optimum_coreml.lengths import lengths_of, shape_problem, taken_shapes
@@ -30,7 +30,7 @@ _INT32 = np.iinfo(np.int32)
 class _Engine(Protocol):
     """Interface of the runtimes: arrays in and out by Core ML's names, in the program's types."""
 
-    def __call__(self, inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]: ...
+    def __call__(self, inputs: Arrays) -> ArrayMapping: ...
 
 
 def open_session(request: SessionRequest) -> CoreMlSession:
@@ -109,7 +109,7 @@ class CoreMlSession:
         """Free the program and its state. A call that is running keeps them until it returns."""
         self._engine = None
 
-    def _read(self, spec: TensorSpec, value: Array) -> np.ndarray[Any, Any]:
+    def _read(self, spec: TensorSpec, value: Array) -> NDArray:
         foreign = not isinstance(value, np.ndarray)
         array: Any = read_input(self._who, spec.name, value, np.from_dlpack) if foreign else value
         if array.dtype.name != spec.dtype:
@@ -125,7 +125,7 @@ class CoreMlSession:
         return np.array(array, dtype=kind, order="C")
 
 
-def _as_said(spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _as_said(spec: TensorSpec, array: NDArray) -> NDArray:
     return np.array(array, dtype=np.dtype(spec.dtype), order="C")
 
 
@@ -140,7 +140,7 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
     program = Program(spec, weights_file(package_of(request.artifact)), who)
     states = program.states()  # with state, calls take turns
 
-    def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> ArrayMapping:
         tensors = {name: torch.from_numpy(array).to(program.input_type(name)) for name, array in inputs.items()}
         found = program.run(tensors, states)
         return {name: value.numpy() for name, value in found.items()}
@@ -161,11 +161,9 @@ def _core_ml(request: SessionRequest, spec: Any, units: str, who: str) -> _Engin
         raise SessionError(who, why, "use device 'cpu_only', or export for an older minimum target") from error
     turn = threading.Lock()
 
-    def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
+    def run(inputs: Arrays) -> ArrayMapping:
         with turn:  # an `MLModel` is for one thread at a time
-            found: Mapping[str, np.ndarray[Any, Any]] = (
-                model.predict(inputs) if state is None else model.predict(inputs, state)
-            )
+            found: ArrayMapping = model.predict(inputs) if state is None else model.predict(inputs, state)
         return found
 
     return run

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from coremltools.proto import MIL_pb2
 
+from optimum_core.types.arrays import NDArray
 from optimum_coreml_interpreter.registry import UndefinedError
 
 _SENTINEL = 0xDEADBEEF
@@ -91,7 +92,7 @@ class Constants:
             array = _immediate(value.immediateValue.tensor, name, int(np.prod(shape)))
         return torch.from_numpy(array.reshape(shape).copy()).to(STORAGE[about.dataType])
 
-    def _from_file(self, place: Any, name: str) -> np.ndarray[Any, Any]:
+    def _from_file(self, place: Any, name: str) -> NDArray:
         offset = place.offset
         if PurePosixPath(place.fileName).name != self._path.name:
             raise UndefinedError(f"a constant in {place.fileName}, not in {self._path.name}")
@@ -105,7 +106,7 @@ class Constants:
         return _unpacked(self._bytes[start : start + size], name, size * 8 - padding)
 
 
-def _immediate(tensor: Any, name: str, count: int) -> np.ndarray[Any, Any]:
+def _immediate(tensor: Any, name: str, count: int) -> NDArray:
     kind = tensor.WhichOneof("value")
     if kind == "bytes":
         data = np.frombuffer(tensor.bytes.values, np.uint8)
@@ -115,16 +116,14 @@ def _immediate(tensor: Any, name: str, count: int) -> np.ndarray[Any, Any]:
     return np.full(count, values[0]) if values.size == 1 != count else values
 
 
-def _unpacked(data: np.ndarray[Any, Any], name: str, bits: int) -> np.ndarray[Any, Any]:
+def _unpacked(data: NDArray, name: str, bits: int) -> NDArray:
     """Return bytes as numbers; `bits` of them count."""
     if name in _WHOLE:
-        array: np.ndarray[Any, Any] = np.frombuffer(data.tobytes(), _WHOLE[name])
+        array: NDArray = np.frombuffer(data.tobytes(), _WHOLE[name])
         return array.astype(np.int64) if name.startswith("UINT") and name != "UINT8" else array
     width = _BITS[name]
     ones = np.unpackbits(data, bitorder="little")[: bits // width * width].reshape(-1, width)
-    numbers: np.ndarray[Any, Any] = (
-        (ones.astype(np.int16) << np.arange(width, dtype=np.int16)).sum(axis=1).astype(np.int16)
-    )
+    numbers: NDArray = (ones.astype(np.int16) << np.arange(width, dtype=np.int16)).sum(axis=1).astype(np.int16)
     if name == "INT4":
         numbers = np.where(numbers >= 8, numbers - 16, numbers)
     return numbers

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from optimum_core.backend import check_names, closed, described, foreign_errors, no_options
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_inc.arrays import tensor_of
 from optimum_inc.devices import BACKEND, PACKAGE
 from optimum_inc.package import facts_of, open_package, place_problem
@@ -73,7 +73,7 @@ class InductorSession:
         self._check_tensors(tensors)
         given = {tensor.data_ptr() for tensor in tensors}
         made = self._called(runner, tensors)
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        arrays: Arrays = {}
         for spec, tensor in zip(self.outputs, made, strict=True):
             if tensor.data_ptr() in given:  # two outputs may be one tensor, and an input may be returned unchanged
                 tensor = tensor.clone()

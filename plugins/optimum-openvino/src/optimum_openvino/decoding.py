@@ -17,6 +17,7 @@ import openvino
 from optimum_core.backend import check_names, check_turn, closed, described, read_options
 from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.types import Array, ContinuousLimits, JoinedRow, SessionRequest, StateSpec, TensorSpec
+from optimum_core.types.arrays import Arrays
 from optimum_openvino.devices import BACKEND, parse_device, spoken
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
@@ -209,7 +210,7 @@ class OvState:
             variable.state = openvino.Tensor(joined)
         self.length = length
 
-    def variables(self) -> dict[str, np.ndarray[Any, Any]]:
+    def variables(self) -> Arrays:
         """Return keys and values by their names [rows, heads, positions, size]; rows are exchanged by the next call."""
         return {variable.name: variable.state.data for variable in self._opened().query_state()}
 

@@ -43,6 +43,7 @@ import openvino
 from optimum_core.backend import check_names, closed, described, read_input, read_options
 from optimum_core.errors import SessionError
 from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
+from optimum_core.types.arrays import Arrays, NDArray
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
@@ -182,7 +183,7 @@ class OvSession:
         finally:
             slots.put(slot)
 
-    def _run(self, form: _Form, slot: _Slot, arrays: Sequence[tuple[int, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def _run(self, form: _Form, slot: _Slot, arrays: Sequence[tuple[int, Any]]) -> Arrays:
         compiled = form.ready()
         held = slot.pop(form, None)  # returned once the call is over: a request whose inference failed is discarded
         request = held[1] if held is not None and held[0] is compiled else compiled.create_infer_request()
@@ -201,11 +202,11 @@ class OvSession:
             slot[form] = compiled, request
         return made
 
-    def _copied(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
+    def _copied(self, request: Any) -> Arrays:
         results = list(self._infer(request).values())
         return {name: results[index].copy() for name, index in self._fetches}
 
-    def _filled(self, request: Any, form: _Form) -> dict[str, np.ndarray[Any, Any]]:
+    def _filled(self, request: Any, form: _Form) -> Arrays:
         """Run the request into new arrays, which the caller owns."""
         made = {}
         for name, place, shape, dtype in form.outputs:
@@ -229,7 +230,7 @@ class OvSession:
         self.prepared = {}
 
 
-def host_array(who: str, name: str, value: Array) -> np.ndarray[Any, Any]:
+def host_array(who: str, name: str, value: Array) -> NDArray:
     """Return an input as an array whose memory OpenVINO can share.
 
     Raises:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.types.arrays import NDArray
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Choice:
@@ -219,9 +221,9 @@ def _shorten(operation: Any, axis: int) -> None:
     operation.input(1).replace_source_output(ops.constant(pattern).output(0))
 
 
-def _constant(port: Any) -> np.ndarray[Any, Any] | None:
+def _constant(port: Any) -> NDArray | None:
     node = port.get_source_output().get_node()
-    found: np.ndarray[Any, Any] | None = node.data if node.get_type_name() == "Constant" else None
+    found: NDArray | None = node.data if node.get_type_name() == "Constant" else None
     return found
 
 

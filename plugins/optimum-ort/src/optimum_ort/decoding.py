@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from optimum_core.backend import check_names, check_turn, closed, described, read_input
 from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.types import Array, JoinedRow, SessionRequest, StateSpec, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_ort.devices import BACKEND
 from optimum_ort.interface import check_interface
 from optimum_ort.memory import Graph, Memory, empty_memory, joined_memory
@@ -68,7 +68,7 @@ class OrtDecoderSession:
         if any(layer.kind != "key-value" or layer.has_fixed_states for layer in self.state.layers):
             why = "this model keeps states of a fixed size, which have no positions to align"
             raise UnavailableError(self.who, why, "run the generations apart")
-        parts: list[list[np.ndarray[Any, Any]]] = []
+        parts: list[list[NDArray]] = []
         for one in rows:
             state = one.state
             assert isinstance(state, OrtState)
@@ -130,7 +130,7 @@ class OrtState:
         self._opened().select(rows, self.length)
         self._rows = len(rows)
 
-    def positions(self, row: int, count: int) -> list[np.ndarray[Any, Any]]:
+    def positions(self, row: int, count: int) -> list[NDArray]:
         """Return the last keys and values of a row [heads, count, size], in the order of the specification."""
         return self._opened().part(row, self.length - count, self.length)
 
@@ -147,6 +147,6 @@ class OrtState:
             raise closed(self._who)
         return self._memory
 
-    def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
+    def _host(self, name: str, value: Array) -> NDArray:
         array = value if isinstance(value, np.ndarray) else read_input(self._who, name, value, np.from_dlpack)
         return np.ascontiguousarray(array)

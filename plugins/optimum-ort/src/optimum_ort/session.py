@@ -29,6 +29,7 @@ import onnxruntime
 from optimum_core.backend import check_names, closed, described, read_input, read_options
 from optimum_core.errors import SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_ort.devices import BACKEND, Provider, parse_device
 from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
@@ -175,7 +176,7 @@ class OrtSession:
             return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
-    def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
+    def _host(self, name: str, value: Array) -> NDArray:
         array = value if isinstance(value, np.ndarray) else self._read(name, value, np.from_dlpack)
         if array.flags.c_contiguous and array.dtype.isnative:
             return array

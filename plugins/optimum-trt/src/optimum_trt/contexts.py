@@ -17,12 +17,13 @@ import numpy as np
 
 from optimum_core.errors import InputError, SessionError
 from optimum_core.types import Array, TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_trt.dlpack import GPU, Buffer, DeviceArray, View
 
 _log = logging.getLogger(__name__)
 
 Shapes = tuple[tuple[int, ...], ...]
-Given = np.ndarray[Any, Any] | View
+Given = NDArray | View
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,7 +71,7 @@ class _Place:
     address: int
     size: int
     host_address: int
-    host: np.ndarray[Any, Any]
+    host: NDArray
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

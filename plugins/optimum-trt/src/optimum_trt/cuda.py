@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import SessionError, UnavailableError
+from optimum_core.types.arrays import NDArray
 
 
 def bindings(who: str) -> Any:
@@ -76,7 +77,7 @@ class Cuda:
     def free(self, address: int) -> None:
         self._do("cudaFree", address)
 
-    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, np.ndarray[Any, Any]]:
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, NDArray]:
         """Return host memory that the GPU can read and write: its address, and an array over it."""
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
         address = int(self._do("cudaMallocHost", size))

@@ -14,7 +14,7 @@ from optimum_core.errors import OptionError
 from optimum_core.models.data.rows import Row, as_array
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import TensorSpec
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 
 #: Number of texts, pictures or sounds in one batch, and number of them that are sorted by length at a time.
 BATCH = 8
@@ -266,7 +266,7 @@ class Encoder:
                 whole[spec.name] = spec.left_out(np.zeros(like.shape), whole.get(spec.made_of or ""))
         return {spec.name: whole[spec.name] for spec in self.signature.inputs}
 
-    def _fitting(self, array: np.ndarray[Any, Any], spec: TensorSpec, row: Row) -> np.ndarray[Any, Any]:
+    def _fitting(self, array: NDArray, spec: TensorSpec, row: Row) -> NDArray:
         wanted = np.dtype(spec.dtype)
         if array.ndim != len(spec.shape):
             raise self._misfit(
@@ -294,7 +294,7 @@ class Encoder:
         return OptionError(f"{self.who}, row {row.number}", why, remedy)
 
 
-def _out_of_range(array: np.ndarray[Any, Any], spec: TensorSpec) -> Any:
+def _out_of_range(array: NDArray, spec: TensorSpec) -> Any:
     """Return a value that the model refuses; None: it takes all."""
     least, greatest = spec.least, spec.greatest
     too_low = array < least if least is not None else np.zeros(array.shape, bool)
@@ -325,7 +325,7 @@ def _pairs(values: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
     yield "text_pair", [second for _, second in values]
 
 
-def _item(arrays: Arrays, mask: np.ndarray[Any, Any], index: int, count: int) -> Arrays:
+def _item(arrays: Arrays, mask: NDArray, index: int, count: int) -> Arrays:
     """Return one item of a batch, without masked positions."""
     item: Arrays = {}
     for name, array in arrays.items():

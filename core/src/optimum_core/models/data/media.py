@@ -12,6 +12,7 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import Arrays, NDArray
 
 #: The kinds of `medium_of`.
 MEDIA = frozenset({"picture", "sound"})
@@ -93,7 +94,7 @@ class MediaReader:
         if wrong is not None:
             raise InputError(self._who, f"item {number} {wrong[0]}", wrong[1])
 
-    def read(self, item: Any, number: int) -> dict[str, np.ndarray[Any, Any]]:
+    def read(self, item: Any, number: int) -> Arrays:
         """Return the inputs of one picture or sound, without the batch axis.
 
         Args:
@@ -173,7 +174,7 @@ def _picture_in(item: Any) -> Any:
     return item["image"] if isinstance(item, Mapping) else item
 
 
-def _samples(item: Any) -> tuple[np.ndarray[Any, Any], Any]:
+def _samples(item: Any) -> tuple[NDArray, Any]:
     """Return the samples of a sound, floats from -1 to 1 of 16-bit integers, and its rate where it states one."""
     if isinstance(item, Mapping):
         item = item if _is_recording(item) else item["audio"]
@@ -182,7 +183,7 @@ def _samples(item: Any) -> tuple[np.ndarray[Any, Any], Any]:
     return (values.astype(np.float32) / 32768 if values.dtype == np.int16 else values), rate
 
 
-def _colours(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _colours(values: NDArray) -> NDArray:
     """Return three channels of grey values, or of colours with or without alpha, which is left out as PIL does."""
     grey = values[..., None] if values.ndim == 2 else values
     return np.repeat(grey, 3, axis=2) if grey.shape[2] == 1 else grey[..., :3]

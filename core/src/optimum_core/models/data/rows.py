@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import OptionError
+from optimum_core.types.arrays import NDArray
 
 LABELS = ("label", "labels")
 _ACCEPTED = "texts, inputs by name, pictures or sounds; a list, a datasets.Dataset or a DataLoader of them"
@@ -106,7 +107,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def as_array(value: Any) -> np.ndarray[Any, Any] | None:
+def as_array(value: Any) -> NDArray | None:
     """Return numbers in any container as an array; None for anything else."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()

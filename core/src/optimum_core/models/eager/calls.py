@@ -20,6 +20,7 @@ from optimum_core.errors import SourceError
 from optimum_core.models.eager.copies import throwaway
 from optimum_core.models.eager.outputs import Outputs, as_array, flatten, structure_of
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
+from optimum_core.types.arrays import Arrays
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ def apart(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: as_tensor(value).clone() for name, value in inputs.items()}
 
 
-def inputs_after(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def inputs_after(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Arrays:
     """Return those inputs, as a call leaves them, that the model changes in place."""
     given = apart(inputs)
     call(fresh(module), given)
@@ -126,7 +127,7 @@ def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs
     return found
 
 
-def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Arrays:
     """Return what `eager_outputs` does, while gradients are recorded, of floats among the inputs too where the module
     takes such; some modules answer otherwise then.
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import flatten
+from optimum_core.types.arrays import NDArray
 
 #: Most numbers in all answers that are kept at a time: 128 MiB as floats of 32 bits.
 _MOST_NUMBERS = 2**25
@@ -79,6 +80,6 @@ def ask_once(module: Any, inputs: Mapping[str, Any]) -> Any:
     return found
 
 
-def _key(name: str, array: np.ndarray[Any, Any]) -> tuple[object, ...]:
+def _key(name: str, array: NDArray) -> tuple[object, ...]:
     """Return what equal inputs share; some modules ask how an input lies in memory."""
     return name, array.dtype.str, array.shape, array.strides, sha256(np.ascontiguousarray(array).data).digest()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.calls import eager_outputs
-from optimum_core.types.arrays import ArrayMapping
+from optimum_core.types.arrays import ArrayMapping, NDArray
 
 #: Words of the twister's state, and how many of them are set.
 _WORDS, _SET = 624, 312
@@ -63,7 +63,7 @@ def output_by_chance(module: Any, inputs: ArrayMapping, outputs: ArrayMapping) -
     return None
 
 
-def is_equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+def is_equal(a: NDArray, b: NDArray) -> bool:
     """Whether two outputs are equal in shape and in every value; NaN equals NaN."""
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
 
@@ -115,6 +115,6 @@ def _set_words(word: int) -> None:
     torch.set_rng_state(torch.from_numpy(state))
 
 
-def _write(state: np.ndarray[Any, Any], offset: int, value: Any) -> None:
+def _write(state: NDArray, offset: int, value: Any) -> None:
     data = np.frombuffer(value.tobytes(), dtype=np.uint8)
     state[offset : offset + len(data)] = data

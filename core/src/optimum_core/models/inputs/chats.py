@@ -12,6 +12,7 @@ import numpy as np
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.models.inputs.processor import without_labels
 from optimum_core.models.pretrained import read_processor
+from optimum_core.types.arrays import Arrays
 
 
 class ChatReader:
@@ -32,7 +33,7 @@ class ChatReader:
         if not hasattr(self._processor, "apply_chat_template") or not hasattr(self._processor, "image_processor"):
             raise UnavailableError(who, "it has no processor of pictures and chats", "save its processor beside it")
 
-    def __call__(self, chat: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def __call__(self, chat: Sequence[Mapping[str, Any]]) -> Arrays:
         """Return the inputs of one chat by name, up to the place of the answer.
 
         Raises:

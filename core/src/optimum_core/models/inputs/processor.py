@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.types.arrays import Arrays, NDArray
+
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "Never in my life have I seen a film this slow, this long, and this sure of itself; I left before the end.",
@@ -16,9 +18,7 @@ TEXTS = (
 )
 
 
-def processed(
-    processor: Any, names: Iterable[str], beside: Iterable[str] = ()
-) -> dict[str, np.ndarray[Any, Any]] | None:
+def processed(processor: Any, names: Iterable[str], beside: Iterable[str] = ()) -> Arrays | None:
     """Return inputs of these names from sentences, a picture and a sound; None if the processor cannot make them.
 
     Args:
@@ -159,6 +159,6 @@ def _picture(size: tuple[int, int]) -> Any:
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
 
 
-def _sound(rate: int, seconds: float) -> np.ndarray[Any, Any]:
+def _sound(rate: int, seconds: float) -> NDArray:
     time = np.arange(int(rate * seconds)) / rate
     return (0.3 * np.sin(2 * np.pi * 220 * time) + 0.1 * np.sin(2 * np.pi * 1330 * time)).astype(np.float32)

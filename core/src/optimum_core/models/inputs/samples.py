@@ -11,7 +11,7 @@ import numpy as np
 from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.variations import Around
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 
 #: Ids from here on are drawn in one case alone: among the last ones, many have a meaning that nothing states.
 ORDINARY = 32768
@@ -57,7 +57,7 @@ def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping
     return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
 
 
-def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> NDArray:
     """Return the number of unpadded positions of each row: at least one, and all of the first row."""
     batch = "media_batch" if axis in ("samples", "frames", "patches") and "media_batch" in layout.axes else "batch"
     varied = {name: length for name, length in case.lengths.items() if name in layout.axes}  # a workload may state more
@@ -78,9 +78,9 @@ def _draw_one(
     layout: Layout,
     item: InputLayout,
     case: Case,
-    paddings: Mapping[str, np.ndarray[Any, Any]],
+    paddings: ArrayMapping,
     rng: np.random.Generator,
-) -> np.ndarray[Any, Any]:
+) -> NDArray:
     shape = layout.shape(item, case.lengths)
     if item.kind in ("ids", "types", "mask"):
         valid = _valid(item, shape, case, paddings)
@@ -102,9 +102,7 @@ def _draw_one(
     return (scale * rng.standard_normal(shape)).astype(item.dtype)
 
 
-def _valid(
-    item: InputLayout, shape: tuple[int, ...], case: Case, paddings: Mapping[str, np.ndarray[Any, Any]]
-) -> np.ndarray[Any, Any]:
+def _valid(item: InputLayout, shape: tuple[int, ...], case: Case, paddings: ArrayMapping) -> NDArray:
     valid = np.ones(shape, dtype=bool)
     if item.meaning[0] not in ("batch", "media_batch"):
         return valid
@@ -116,7 +114,7 @@ def _valid(
     return valid
 
 
-def _spans(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _spans(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> NDArray:
     """Return places in a text of this length: one each along two axes; along three, those of a few tokens, then -1."""
     start = rng.integers(0, length, size=shape[:2])
     if len(shape) == 2:
@@ -126,21 +124,21 @@ def _spans(shape: tuple[int, ...], length: int, rng: np.random.Generator) -> np.
     return np.where(places <= last, places, -1)
 
 
-def _grids(kept: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _grids(kept: NDArray, rng: np.random.Generator) -> NDArray:
     """Return for each picture the patches along its height and width, together no more than it keeps."""
     height = rng.integers(1, kept, endpoint=True)
     return np.stack([height, kept // height], axis=-1)
 
 
-def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _after_prompt(valid: NDArray) -> NDArray:
     """Return the places of a text behind a prompt of one token; a text of one or two tokens has no prompt."""
     count = np.cumsum(valid, axis=-1)
     return valid & ((count > 1) | (count[..., -1:] < 3))
 
 
 def _ids(
-    layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any], rng: np.random.Generator
-) -> np.ndarray[Any, Any]:
+    layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: NDArray, rng: np.random.Generator
+) -> NDArray:
     """Return ordinary tokens, begun and ended by the model's special ones if it has them, padding where not valid."""
     vocabulary = layout.vocabulary.get(item.name, 64)
     ordinary = np.setdiff1d(np.arange(min(vocabulary, ORDINARY)), list(layout.special.values()))
@@ -155,9 +153,7 @@ def _ids(
     return ids.astype(item.dtype)
 
 
-def _types(
-    layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _types(layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: NDArray) -> NDArray:
     """Return token types of two segments, as for a pair of sentences."""
     second = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape) & valid
     return np.asarray(np.minimum(second, layout.vocabulary.get(item.name, 2) - 1), dtype=item.dtype)

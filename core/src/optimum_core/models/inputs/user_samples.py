@@ -14,12 +14,13 @@ from optimum_core.models.fingerprint import require_values
 from optimum_core.models.inputs.facts import Facts
 from optimum_core.models.inputs.layouts import InputLayout, Layout, layouts_of, with_media_apart, words
 from optimum_core.models.inputs.variations import is_switch
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 
 _KNOWN_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _TEXT_KINDS = ("ids", "mask", "types", "boxes")
 
 
-def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
+def as_arrays(module: Any, samples: Any) -> Arrays:
     """Return samples by input name, as numpy arrays; 16-bit floats as 32-bit ones, unless the module takes these.
 
     Args:
@@ -101,7 +102,7 @@ def plain_defaults(module: Any) -> dict[str, bool | int | float | str | None]:
     }
 
 
-def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
+def _array(name: str, value: Any) -> NDArray:
     if isinstance(value, bool | int | float | str | Mapping) or _holds_tensors(value):
         holds, remedy = _holds_tensors(value), "pass a tensor, or leave it out and set it in the module itself"
         if holds or isinstance(value, Mapping):
@@ -139,7 +140,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(hasattr(item, "__array__") for item in value)
 
 
-def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> Iterator[Layout]:
+def layouts_that_may_fit(samples: ArrayMapping, facts: Facts) -> Iterator[Layout]:
     """Yield layouts of the given call, those with the most varying axes first.
 
     Axes have the names of the rules if an input's name and shape are known, and other names by position and length:
@@ -175,7 +176,7 @@ def _narrowed(item: InputLayout) -> InputLayout:
     return replace(item, dtype="float32") if item.dtype == "float64" else item
 
 
-def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[tuple[InputLayout, ...], dict[str, int]]:
+def _named(samples: ArrayMapping, facts: Facts) -> tuple[tuple[InputLayout, ...], dict[str, int]]:
     facts = replace(facts, parameters=tuple(samples)) if facts.is_graph else facts
     known = {name: _known(name, array, facts) for name, array in samples.items()}
     firsts = {array.shape[0] for array in samples.values() if array.ndim}
@@ -208,7 +209,7 @@ def _alike(index: int, length: int, lengths: Mapping[str, int], others: Iterable
     return f"axis{index}_{length}"
 
 
-def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout | None:
+def _known(name: str, array: NDArray, facts: Facts) -> InputLayout | None:
     """Return the rules' layout of an input of this name, rank and fixed lengths, or None; for a graph without a
     configuration, that of a text."""
     rules = layouts_of(name, facts) if facts.config is not None or facts.is_graph else []
@@ -221,12 +222,12 @@ def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout 
     return None
 
 
-def _dtype(array: np.ndarray[Any, Any], item: InputLayout | None) -> str:
+def _dtype(array: NDArray, item: InputLayout | None) -> str:
     known = item is not None and item.kind in _TEXT_KINDS and not (item.kind == "mask" and array.dtype.kind == "f")
     return item.dtype if item is not None and known else array.dtype.name
 
 
-def _words_of(facts: Facts, samples: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+def _words_of(facts: Facts, samples: ArrayMapping) -> dict[str, Any]:
     found = words(facts)
     seen = {name: int(array.max(initial=0)) + 1 for name, array in samples.items() if array.dtype.kind in "iu"}
     if facts.config is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from optimum_core.generation.decoder_session import counted
 from optimum_core.types import StateSpec, TensorSpec
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_core.types.state import VISIBLE
 
 #: Lengths of the axes in the samples to trace with: all different, and none is 1.
@@ -125,7 +124,7 @@ class DecoderSignature:
         past = {spec.name: rng.standard_normal(shape_at(spec, lengths)).astype(np.float32) for spec in self.state.past}
         return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
 
-    def first_call(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
+    def first_call(self, inputs: ArrayMapping) -> Arrays:
         """Return the inputs of a call of an empty state, for the logits of the last position.
 
         Args:
@@ -147,13 +146,13 @@ class FirstCalls:
     """Batches of a forward pass as first calls of a decoder, to calibrate it on."""
 
     decoder: DecoderSignature
-    batches: Iterable[Mapping[str, np.ndarray[Any, Any]]]
+    batches: Iterable[ArrayMapping]
 
     def __iter__(self) -> Iterator[Arrays]:
         return map(self.decoder.first_call, self.batches)
 
 
-def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> NDArray:
     """Return an input from the encoder: keys or values, or the mask of its places, in which one row has padding."""
     shape = shape_at(spec, lengths)
     if spec.dtype != "int64":
@@ -163,10 +162,10 @@ def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Genera
     return mask
 
 
-def _pairs(mask: np.ndarray[Any, Any], new: int) -> np.ndarray[Any, Any]:
+def _pairs(mask: NDArray, new: int) -> NDArray:
     """Return a mask of pairs: the first of the new positions sees what comes after it too, as in a picture."""
     rows, total = mask.shape
-    made: np.ndarray[Any, Any] = np.tril(np.ones((rows, new, total), np.int64), total - new) * mask[:, None, :]
+    made: NDArray = np.tril(np.ones((rows, new, total), np.int64), total - new) * mask[:, None, :]
     made[:, 0, -1] = 1
     return made
 

@@ -19,7 +19,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.switches import LONGEST
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ def _furthest(takes: Callable[[int], bool], end: int) -> int:
     return step * taken
 
 
-def _holding(array: np.ndarray[Any, Any], value: int, everywhere: bool) -> np.ndarray[Any, Any]:
+def _holding(array: NDArray, value: int, everywhere: bool) -> NDArray:
     """Return an input with a value in the middle of every row, or everywhere."""
     made = array.copy()
     if everywhere or made.ndim == 0:

@@ -14,7 +14,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.reading import reads
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Case, draw
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 
 log = logging.getLogger(__name__)
 #: Beyond what a model compares with; its square is a float too.
@@ -57,7 +57,7 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
     return item.kind != "given" or not reads(module, drawn[0], item.name)
 
 
-def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
+def _patterns(shape: tuple[int, ...]) -> Iterator[NDArray]:
     """Yield zeros and ones, alternating and in blocks: some models compare neighbours, others look at each alone."""
     by_turns = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
     yield by_turns
@@ -67,7 +67,7 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
         yield np.broadcast_to((columns < (shape[-1] + 1) // 2).astype(np.int64), shape)
 
 
-def _far(usual: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+def _far(usual: NDArray) -> Iterator[NDArray]:
     """Yield values on either side of what a model may compare with: zeros and ones, and on to the ends of the type."""
     ends: tuple[float, ...] = ()
     if usual.dtype.kind == "f":

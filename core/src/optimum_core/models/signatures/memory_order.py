@@ -16,7 +16,7 @@ from optimum_core.models.eager.calls import eager_outputs, is_plain
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.type_following import equal
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 
 log = logging.getLogger(__name__)
 
@@ -68,5 +68,5 @@ def _in_other_orders(inputs: Arrays, names: Sequence[str]) -> Iterator[Arrays]:
         yield {**inputs, **{name: _channels_last(inputs[name]) for name in pictures}}
 
 
-def _channels_last(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _channels_last(array: NDArray) -> NDArray:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)

@@ -42,7 +42,7 @@ from optimum_core.models.signatures.switches import LONGEST, ConfigNumbers, numb
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import ValueBounds, float_limits, value_bounds
 from optimum_core.types import AxisRange, TensorSpec
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import ArrayMapping, Arrays
 from optimum_core.types.tensors import FixedAxis, is_batch
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ModelSignature:
     outputs: tuple[TensorSpec, ...]
     structure: Structure
     layout: Layout
-    given: Mapping[str, np.ndarray[Any, Any]]
+    given: ArrayMapping
     ignored: tuple[str, ...] = ()
     real: Arrays | None = None
     ranges: Mapping[str, AxisRange] = field(default_factory=dict)

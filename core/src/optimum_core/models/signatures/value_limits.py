@@ -20,7 +20,7 @@ from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.inputs.special_forms import ANY_VALUES
 from optimum_core.models.signatures.axes import lengths_beside
 from optimum_core.models.signatures.eager_trials import tables_of
-from optimum_core.types.arrays import Arrays
+from optimum_core.types.arrays import Arrays, NDArray
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ class _ValueTrials:
         # Where the samples' own numbers are too large for shorter inputs, the least of them may not be.
         return any(self._answers(self._holding(base, value)) for base in (array, np.full_like(array, array.min())))
 
-    def _holding(self, array: np.ndarray[Any, Any], value: Any) -> np.ndarray[Any, Any]:
+    def _holding(self, array: NDArray, value: Any) -> NDArray:
         made = array.copy()
         if self._column is None:
             made.flat[made.size // 2] = value
@@ -313,7 +313,7 @@ class _ValueTrials:
             made[..., self._column].flat[made[..., 0].size // 2] = value
         return made
 
-    def _answers(self, array: np.ndarray[Any, Any]) -> bool:
+    def _answers(self, array: NDArray) -> bool:
         try:
             outputs_in_time(self._module, {**self._inputs, self._name: array})
         except (ReadsNumberError, ExportError):
@@ -324,7 +324,7 @@ class _ValueTrials:
         return True
 
 
-def drawn_within(columns: Columns, like: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def drawn_within(columns: Columns, like: NDArray, rng: np.random.Generator) -> NDArray:
     """Return an input with whole numbers over all that it takes at each place along the last axis; where one lacks a
     bound, what is there stays. One pair of bounds holds for all places."""
     made = like.copy()
@@ -337,7 +337,7 @@ def drawn_within(columns: Columns, like: np.ndarray[Any, Any], rng: np.random.Ge
     return made
 
 
-def _all_between(least: int, greatest: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _all_between(least: int, greatest: int, rng: np.random.Generator) -> NDArray:
     """Return whole numbers between two, in any order, but first the two: a small input has these at least."""
     last = min(greatest, least + _MOST_VALUES)
     return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, last))))

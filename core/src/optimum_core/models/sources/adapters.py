@@ -21,6 +21,7 @@ from optimum_core.models.sources.companions import companions
 from optimum_core.models.sources.files import refuse_pointers
 from optimum_core.models.sources.source import DirectorySource, MemorySource
 from optimum_core.packages import present
+from optimum_core.types.arrays import NDArray
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
@@ -106,7 +107,7 @@ def compared(model: Any, adapted: Any, signature: ModelSignature, who: str) -> s
     return "its adapters were merged into its weights; the outputs equal those of the model with adapters"
 
 
-def _error(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
+def _error(want: NDArray, got: NDArray) -> float:
     if want.shape != got.shape:
         return float("inf")
     pair = finite_pair(want.astype(np.float64), got.astype(np.float64))

@@ -15,6 +15,7 @@ import numpy as np
 
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.options import no_options
+from optimum_core.types.arrays import ArrayMapping, NDArray
 
 if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest, TensorSpec
@@ -42,7 +43,7 @@ def evaluator(path: Path) -> tuple[Any, Any]:
     return proto, ReferenceEvaluator(_modern(proto), new_ops=_operators())
 
 
-def evaluate(evaluated: Any, names: Sequence[str], given: Mapping[str, np.ndarray[Any, Any]]) -> Sequence[Any]:
+def evaluate(evaluated: Any, names: Sequence[str], given: ArrayMapping) -> Sequence[Any]:
     """Return the outputs by these names, without numpy's warnings: the comparison finds overflows and NaN."""
     with np.errstate(all="ignore"):
         values: Sequence[Any] = evaluated.run(list(names), given)
@@ -108,7 +109,7 @@ class GraphSession:
         self._evaluated = None
 
 
-def _read(value: Array) -> np.ndarray[Any, Any]:
+def _read(value: Array) -> NDArray:
     return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
 
 

@@ -32,6 +32,7 @@ from optimum_core.models.sources.onnx_graph import (
     rows_looked_up,
     table_lengths,
 )
+from optimum_core.types.arrays import ArrayMapping, Arrays, NDArray
 from optimum_core.types.quantization import Scheme
 from optimum_core.types.tensors import text_default
 
@@ -122,13 +123,13 @@ class OnnxModule(torch.nn.Module):
                 found[name] = torch.from_numpy(filled)
         return found
 
-    def samples(self) -> dict[str, np.ndarray[Any, Any]]:
+    def samples(self) -> Arrays:
         """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero; at the
         first of the usual lengths at which the graph runs."""
         return dict(self._usual)
 
     @cached_property
-    def _usual(self) -> dict[str, np.ndarray[Any, Any]]:
+    def _usual(self) -> Arrays:
         lengths = _LENGTHS if self._edge is None else (self._edge, *_LENGTHS)
         first, others = lengths[0], lengths[1:]
         usual = self._samples(first)
@@ -137,7 +138,7 @@ class OnnxModule(torch.nn.Module):
         small = (n for n in others if all(prod(shape) <= _MOST for shape in self._shapes(n).values()))
         return next((made for made in map(self._samples, small) if self._runs(made)), usual)
 
-    def _samples(self, length: int) -> dict[str, np.ndarray[Any, Any]]:
+    def _samples(self, length: int) -> Arrays:
         rng, shapes = np.random.default_rng(0), self._shapes(length)
         return {name: self._sample(name, spec, shapes[name], rng) for name, spec in self._inputs()}
 
@@ -151,7 +152,7 @@ class OnnxModule(torch.nn.Module):
             found[name] = tuple(size if size > 0 else (length if index else _ROWS) for index, size in enumerate(stated))
         return found
 
-    def _runs(self, samples: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+    def _runs(self, samples: ArrayMapping) -> bool:
         try:
             self(**{name: torch.as_tensor(array) for name, array in samples.items()})
         except Exception as error:  # noqa: BLE001 - operators raise errors of any type for lengths that do not fit
@@ -165,7 +166,7 @@ class OnnxModule(torch.nn.Module):
             if value.name not in constants:
                 yield value.name, value.type.tensor_type
 
-    def _sample(self, name: str, spec: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    def _sample(self, name: str, spec: Any, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray:
         dtype = _numpy_type(spec.elem_type)
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
@@ -243,7 +244,7 @@ class OnnxSource:
             return Scheme.parse(self.precision).weights
         return None if self.precision == FULL else self.precision
 
-    def samples(self) -> dict[str, np.ndarray[Any, Any]]:
+    def samples(self) -> Arrays:
         """Return one call's inputs, as the graph itself declares them."""
         return self._module.samples()
 

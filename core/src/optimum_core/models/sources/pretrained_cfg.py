@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.types.arrays import Arrays
+
 #: The batch of the sample, so that it is an axis.
 _BATCH = 2
 
@@ -25,7 +27,7 @@ def described(module: Any) -> Mapping[str, Any] | None:
     return found if whole else None
 
 
-def samples(module: Any) -> dict[str, np.ndarray[Any, Any]] | None:
+def samples(module: Any) -> Arrays | None:
     """Return one call's inputs, [batch, channels, height, width] around zero; None: the model says nothing of them."""
     if (about := described(module)) is None:
         return None

@@ -13,6 +13,7 @@ import numpy as np
 
 from optimum_core import AcceleratedModel
 from optimum_core.types import TensorSpec
+from optimum_core.types.arrays import NDArray
 from optimum_serve.monitoring.drift import BINS, Drift
 from optimum_serve.monitoring.eager import Begin
 from optimum_serve.monitoring.figures import MonitoringFigures
@@ -127,7 +128,7 @@ class ModelWatch:
         if self._unknown is not None:
             self._observe("unknown", [float(np.mean(one == self._unknown)) if one.size else 0.0 for one in ids])
 
-    def _observe_scores(self, logits: np.ndarray[Any, Any]) -> None:
+    def _observe_scores(self, logits: NDArray) -> None:
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         self._observe("score", (1 / powers.sum(axis=-1)).tolist())  # the greatest power is 1
         if logits.shape[-1] <= _CLASSES:

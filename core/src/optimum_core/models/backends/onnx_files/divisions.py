@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.models.backends.onnx_files.surgery import branches_of, replace_nodes
 
 if TYPE_CHECKING:
-    import numpy as np
+    from optimum_core.types.arrays import NDArray
 
 #: Tensors of fewer bytes than this are left in the copy whose types are inferred.
 _SMALL = 1024
@@ -93,7 +93,7 @@ def _may_be_minus_one(name: str, known: Mapping[str, Any]) -> bool:
     return constant is None or bool((constant == -1).any())
 
 
-def _constant(name: str, known: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+def _constant(name: str, known: Mapping[str, Any]) -> NDArray | None:
     """Return a constant's values; None: it is none, or lies in another file."""
     from onnx import TensorProto, numpy_helper
 
@@ -102,7 +102,7 @@ def _constant(name: str, known: Mapping[str, Any]) -> np.ndarray[Any, Any] | Non
         found = next((item.t for item in found.attribute if item.name == "value"), None)
     if not isinstance(found, TensorProto) or found.data_location == TensorProto.EXTERNAL:
         return None
-    values: np.ndarray[Any, Any] = numpy_helper.to_array(found)
+    values: NDArray = numpy_helper.to_array(found)
     return values
 
 

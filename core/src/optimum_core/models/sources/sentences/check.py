@@ -15,6 +15,7 @@ from optimum_core.models.data.texts import TextReader
 from optimum_core.models.inputs.processor import TEXTS
 from optimum_core.models.pretrained import quiet
 from optimum_core.packages import present, versions
+from optimum_core.types.arrays import NDArray
 
 PACKAGE, DISTRIBUTION = "sentence_transformers", "sentence-transformers"
 #: Texts as users have them: empty, with capitals and spaces, beyond ASCII, and longer than any model takes.
@@ -53,7 +54,7 @@ def compared(module: Any, reader: TextReader, settings: EmbeddingSettings, origi
     return f"embeddings of {len(_TEXTS)} texts with {len(prompts)} prompts equal those of {DISTRIBUTION} {version}"
 
 
-def _encoded(module: Any, reader: TextReader, prompt: str, texts: Sequence[str]) -> Iterator[np.ndarray[Any, Any]]:
+def _encoded(module: Any, reader: TextReader, prompt: str, texts: Sequence[str]) -> Iterator[NDArray]:
     left_out = reader.prompt_length(prompt) if prompt else 0
     for item in reader.encode([prompt + text for text in texts]):
         inputs = {name: torch.tensor([values]) for name, values in item.items() if name != POOLING_MASK}
@@ -70,9 +71,7 @@ def takes_pooling_mask(module: Any) -> bool:
     return isinstance(module, PromptlessEncoder)
 
 
-def _different(
-    want: np.ndarray[Any, Any], got: np.ndarray[Any, Any], prompt: str, texts: Sequence[str], who: str
-) -> VerificationError:
+def _different(want: NDArray, got: NDArray, prompt: str, texts: Sequence[str], who: str) -> VerificationError:
     behind = f" behind the prompt {prompt!r}" if prompt else ""
     if want.shape != got.shape:
         why = f"{DISTRIBUTION} gives embeddings of {want.shape[-1]} dimensions{behind}, its modules {got.shape[-1]}"
